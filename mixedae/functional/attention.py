@@ -1,0 +1,125 @@
+"""Homologous attention (Eq 6): each query attends to its K best keys only.
+
+``A = softmax(TopK(q k^T / sqrt(d))) v``. The paper leaves open what happens to [CLS] and on ties; ours:
+
+- the selection is made per head and per query, on float32 scores, among the *patch* keys; exactly K survive, the lowest
+  index first where scores are equal;
+- ``cls='keep'``: prefix keys ([CLS]) are always visible and take no slot, and prefix queries attend to everything;
+- ``cls='compete'``: prefix tokens are keys and queries like any other (K of all N keys for every query).
+
+Selecting has no gradient; the gradient flows through the kept scores alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BACKENDS = ('auto', 'reference', 'sdpa')
+
+
+def topk_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    topk: int,
+    *,
+    num_prefix_tokens: int = 1,
+    cls: str = 'keep',
+    scale: float | None = None,
+    backend: str = 'auto',
+) -> Tensor:
+    """Attention in which exactly ``topk`` keys survive for each query.
+
+    Args:
+        q: queries ``(B, H, N, d)``, N = prefix tokens + L patches.
+        k: keys, the same shape.
+        v: values, the same shape.
+        topk: K, a number of keys (not a ratio), 1..L (``cls='keep'``) or 1..N (``cls='compete'``).
+        num_prefix_tokens: how many tokens before the patches ([CLS], registers).
+        cls: ``'keep'`` or ``'compete'``, see the module's text.
+        scale: factor on the scores, ``d ** -0.5`` if None.
+        backend: ``'reference'`` writes Eq 6 out in float32; ``'sdpa'`` selects, then calls PyTorch's fused attention
+            with the selection as a boolean mask; ``'auto'`` takes the fastest that fits the device.
+
+    Returns:
+        ``(B, H, N, d)`` in the dtype of ``v``.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not '{backend}'.")
+    if v.dim() != 4 or v.shape[:3] != k.shape[:3]:
+        raise ValueError(f'v must be (B, H, N, d) like k, {tuple(k.shape)}, not {tuple(v.shape)}.')
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    keep = topk_keep_mask(q, k, topk, num_prefix_tokens=num_prefix_tokens, cls=cls, scale=scale)
+    if backend == 'reference':
+        return _attend(q, k, v, keep, scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+
+
+@torch.no_grad()
+def topk_keep_mask(
+    q: Tensor,
+    k: Tensor,
+    topk: int,
+    *,
+    num_prefix_tokens: int = 1,
+    cls: str = 'keep',
+    scale: float | None = None,
+) -> Tensor:
+    """Which keys each query may see: ``(B, H, N, N)`` bool, arguments as in :func:`topk_attention`."""
+    prefix = _check(q, k, topk, num_prefix_tokens, cls)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = attention_scores(q[:, :, prefix:], k[:, :, prefix:], scale)  # (B, H, L, L)
+    chosen = select_topk(scores, topk)
+    if not prefix:
+        return chosen
+    keep = chosen.new_ones(*q.shape[:2], q.shape[2], q.shape[2])
+    keep[:, :, prefix:, prefix:] = chosen
+    return keep
+
+
+def select_topk(scores: Tensor, topk: int) -> Tensor:
+    """Marks exactly the ``topk`` largest scores of each row, the lowest index first among equals.
+
+    Args:
+        scores: ``(..., N)``, without NaN.
+        topk: 1..N.
+
+    Returns:
+        ``(..., N)`` bool with ``topk`` True in each row.
+    """
+    if topk == scores.shape[-1]:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = scores.topk(topk, dim=-1).values[..., -1:]  # the K-th largest, exactly
+    above = scores > threshold
+    ties = scores == threshold
+    slots = topk - above.sum(-1, keepdim=True, dtype=torch.int32)  # how many of the ties still fit
+    return above | (ties & (ties.cumsum(-1, dtype=torch.int32) <= slots))
+
+
+def attention_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """``scale * q k^T`` in float32 (float64 stays), whatever autocast says: ``(B, H, N, N)``."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        return (q.to(dtype) * scale) @ k.to(dtype).transpose(-2, -1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> Tensor:
+    scores = attention_scores(q, k, scale).masked_fill(~keep, float('-inf'))
+    with torch.autocast(q.device.type, enabled=False):
+        return (scores.softmax(-1) @ v.to(scores.dtype)).to(v.dtype)
+
+
+def _check(q: Tensor, k: Tensor, topk: int, num_prefix_tokens: int, cls: str) -> int:
+    """Checks the arguments; returns how many leading tokens stand outside the competition."""
+    if cls not in ('keep', 'compete'):
+        raise ValueError(f"cls must be 'keep' or 'compete', not '{cls}'.")
+    if q.dim() != 4 or q.shape != k.shape:
+        raise ValueError(f'q and k must both be (B, H, N, d), not {tuple(q.shape)} and {tuple(k.shape)}.')
+    if not 0 <= num_prefix_tokens < q.shape[2]:
+        raise ValueError(f'num_prefix_tokens must lie in 0..{q.shape[2] - 1}, not {num_prefix_tokens}.')
+    prefix = num_prefix_tokens if cls == 'keep' else 0
+    if not 1 <= topk <= q.shape[2] - prefix:
+        raise ValueError(f'topk must lie in 1..{q.shape[2] - prefix} (the keys that compete), not {topk}.')
+    return prefix

@@ -1,0 +1,48 @@
+"""The pre-norm transformer block, with timm's parameter names."""
+
+from __future__ import annotations
+
+from timm.layers import DropPath, LayerScale, Mlp
+from torch import Tensor, nn
+
+from mixedae.layers.attention import Attention
+
+
+class Block(nn.Module):
+    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``.
+
+    Args:
+        dim: D.
+        num_heads: H.
+        mlp_ratio: hidden width of the MLP over D.
+        qkv_bias: bias on the q, k, v projection.
+        drop_path: probability of dropping a residual branch for a sample (stochastic depth).
+        init_values: initial layer scale; None leaves layer scale out.
+        norm_eps: epsilon of both LayerNorms.
+        attention: further arguments of :class:`Attention` (``topk_ratio``, ``cls``, ...).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        init_values: float | None = None,
+        norm_eps: float = 1e-6,
+        attention: dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, **(attention or {}))
+        self.ls1 = LayerScale(dim, init_values=init_values) if init_values is not None else nn.Identity()
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.ls2 = LayerScale(dim, init_values=init_values) if init_values is not None else nn.Identity()
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

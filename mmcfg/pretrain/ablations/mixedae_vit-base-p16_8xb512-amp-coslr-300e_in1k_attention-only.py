@@ -1,0 +1,5 @@
+"""Ablation: homologous attention without the contrastive loss. Not trained by us."""
+
+_base_ = './mixedae_vit-base-p16_8xb512-amp-coslr-300e_in1k_ablation.py'
+
+model = dict(contrastive_weight=0.0)

@@ -1,0 +1,5 @@
+"""Ablation: contrastive features before the encoder's final LayerNorm. Not trained by us."""
+
+_base_ = './mixedae_vit-base-p16_8xb512-amp-coslr-300e_in1k_ablation.py'
+
+model = dict(contrastive_features='before_norm')
