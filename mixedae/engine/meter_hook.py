@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
+import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -66,7 +68,7 @@ class PretrainMeterHook(Hook):
         if not model.measure:
             return
         model.measure = False
-        loss = float((outputs or {}).get('loss', 0.0))
+        loss = torch.as_tensor((outputs or {}).get('loss', 0.0)).item()
         if not math.isfinite(loss):
             self._warn(
                 'loss',
@@ -100,7 +102,7 @@ class PretrainMeterHook(Hook):
     def _warn(self, key: str, message: str) -> None:
         if key not in self._warned:
             self._warned.add(key)
-            print_log(message, logger='current', level=30)  # logging.WARNING
+            print_log(message, logger='current', level=logging.WARNING)
 
 
 def layer_accuracy(model: Pretrainer) -> list[float]:

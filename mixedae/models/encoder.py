@@ -93,7 +93,7 @@ class Encoder(nn.Module):
             nn.init.normal_(self.segment_embed, std=0.02)
 
     def embed(self, patches: Tensor) -> Tensor:
-        """Raw patches ``(..., L', P*P*C)`` (order row, column, channel) to tokens ``(..., L', D)``, no positions yet."""
+        """Raw patches ``(..., L', P*P*C)``, see :func:`patchify`, to tokens ``(..., L', D)`` without positions."""
         weight = self.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)  # (D, P*P*C)
         return F.linear(patches, weight, self.patch_embed.proj.bias)
 

@@ -64,7 +64,7 @@ class MAE(Pretrainer):
         return {'loss_recon': masked_patch_error(pred, patches, masked, self.norm_pix)}
 
     def predict(self, patches: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches ``(B, L, P*P*C)`` and visible numbers ``(B, V)`` to predictions, same shape, and masked ``(B, L)``."""
+        """Patches ``(B, L, P*P*C)`` and visible numbers ``(B, V)`` to predictions and masked ``(B, L)`` bool."""
         index = visible.unsqueeze(-1)
         seen = patches.gather(1, index.expand(-1, -1, patches.shape[-1]))  # (B, V, P*P*C)
         tokens = self.encoder.embed(seen) + self.encoder.pos_embed[0, 1:][visible]
