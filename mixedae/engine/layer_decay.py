@@ -19,9 +19,9 @@ KNOWN_OPTIONS = ('layer_decay_rate', 'decay_rate', 'no_decay', 'no_decay_1d', 'c
 class LayerDecayOptimWrapperConstructor:
     """Learning rate of a parameter at depth k of n: ``lr * layer_decay_rate ** (n - 1 - k)``.
 
-    The depth comes from ``get_layer_depth(param_name, prefix) -> (k, n)`` of whatever module of the model has that method
-    (``mixedae.MixedAEViT``, mmpretrain's backbones, ...), under any attribute name; all other parameters (neck, heads)
-    have the full rate. mmdet's and mmseg's own constructors know a fixed list of class names instead.
+    The depth comes from ``get_layer_depth(param_name, prefix) -> (k, n)`` of whatever module of the model has that
+    method (``mixedae.MixedAEViT``, mmpretrain's backbones, ...), under any attribute name; all other parameters (neck,
+    heads) have the full rate. mmdet's and mmseg's own constructors know a fixed list of class names instead.
 
     No weight decay on parameters of one dimension (biases, norms, layer scale) and on those named in ``no_decay``.
 
@@ -82,8 +82,8 @@ class LayerDecayOptimWrapperConstructor:
         """Parameters that train, in groups of the same depth, learning rate and weight decay.
 
         Returns:
-            ``{(depth, lr scale, weight decay scale): group}`` in order of depth. A group has ``params``, ``param_names``,
-            ``lr``, ``weight_decay`` and, to look at, ``depth``, ``num_depths`` and ``lr_scale``.
+            ``{(depth, lr scale, weight decay scale): group}`` in order of depth. A group has ``params``,
+            ``param_names``, ``lr``, ``weight_decay`` and, to look at, ``depth``, ``num_depths`` and ``lr_scale``.
         """
         depth_askers = list(find_depth_askers(model))
         if not depth_askers:
@@ -143,11 +143,13 @@ def _depth_of(name: str, depth_askers: list) -> tuple[int, int]:
 
 def layer_table(groups: list[dict], rate: float) -> str:
     """The table that is printed once: one line for each parameter group."""
-    lines = [f'Layer-wise learning rates, decay {rate} a layer:', f'{"depth":>5} {"lr scale":>9} {"lr":>10} {"weight decay":>12} {"values":>11}  first name']
+    header = f'{"depth":>5} {"lr scale":>9} {"lr":>10} {"weight decay":>12} {"values":>11}  parameters'
+    lines = [f'Layer-wise learning rates, decay {rate} a layer:', header]
     for group in groups:
         values = sum(param.numel() for param in group['params'])
-        names = group['param_names'][0] + (f' and {len(group["params"]) - 1} more' if len(group['params']) > 1 else '')
+        names, more = group['param_names'][0], len(group['params']) - 1
         lines.append(
-            f'{group["depth"]:>5} {group["lr_scale"]:>9.4f} {group["lr"]:>10.3g} {group["weight_decay"]:>12.3g} {values:>11,}  {names}'
+            f'{group["depth"]:>5} {group["lr_scale"]:>9.4f} {group["lr"]:>10.3g} {group["weight_decay"]:>12.3g} '
+            f'{values:>11,}  {names}' + (f' and {more} more' if more else '')
         )
     return '\n'.join(lines)

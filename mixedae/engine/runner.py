@@ -21,12 +21,14 @@ from mixedae.registry import RUNNERS
 class SafeRunner(Runner):
     """``runner_type = 'mixedae.SafeRunner'``: all our configs name it, so mm's own train and test scripts use it too.
 
-    - Checkpoints of ``load_from``, ``resume`` and testing are read by :func:`mixedae.checkpoints.read_file`, which never
-      runs code from a file. MMEngine's reader falls back to full unpickling, and its ``resume`` executes a config text
-      that it finds in the file; that text is dropped here.
+    - Checkpoints of ``load_from``, ``resume`` and testing are read by :func:`mixedae.checkpoints.read_file`, which
+      never runs code from a file. MMEngine's reader falls back to full unpickling, and its ``resume`` executes a config
+      text that it finds in the file; that text is dropped here.
     - A checkpoint that shares no weight with the model is an error, not a warning.
     - Without a GPU mixed precision (``AmpOptimWrapper``) is replaced by full precision, with one line that says so.
     """
+
+    _resuming = False
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> SafeRunner:
@@ -43,6 +45,11 @@ class SafeRunner(Runner):
     ) -> dict:
         """Reads a checkpoint safely and loads it into the model; the whole checkpoint is returned."""
         checkpoint = read_file(filename, map_location)
+        if self._resuming and 'iter' not in (checkpoint.get('meta') or {}):
+            raise CheckpointError(
+                f'{filename} holds weights but no training state, so training cannot be resumed from it; '
+                'use load_from or init_cfg to start from its weights.'
+            )
         weights = state_dict_of(checkpoint, filename)
         checkpoint.setdefault('state_dict', weights)
         if isinstance(checkpoint.get('meta'), dict):
@@ -61,14 +68,12 @@ class SafeRunner(Runner):
         return checkpoint
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """MMEngine's resume, after a look whether the file has what it needs."""
-        meta = read_file(filename).get('meta')
-        if not isinstance(meta, dict) or 'iter' not in meta:
-            raise CheckpointError(
-                f'{filename} holds weights but no training state, so training cannot be resumed from it; '
-                'use load_from or init_cfg to start from its weights.'
-            )
-        super().resume(filename, *args, **kwargs)
+        """MMEngine's resume; a file without a training state is an error."""
+        self._resuming = True
+        try:
+            super().resume(filename, *args, **kwargs)
+        finally:
+            self._resuming = False
 
 
 def adapt_to_device(cfg: Config) -> None:
@@ -80,4 +85,6 @@ def adapt_to_device(cfg: Config) -> None:
     for key in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(key, None)
     threads = torch.get_num_threads()
-    print_log(f'No GPU here: training in float32 on {threads} CPU threads, without mixed precision.', level=logging.WARNING)
+    print_log(
+        f'No GPU here: training in float32 on {threads} CPU threads, without mixed precision.', level=logging.WARNING
+    )

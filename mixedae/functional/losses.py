@@ -51,7 +51,7 @@ def homologous_contrastive_loss(
         count = positive.sum(-1)
         if not count.is_cuda and not count.all():  # on a GPU the look would stop the queue; the models check g and L
             raise ValueError(
-                'An image owns a single patch of the mix, so it has no positive: use fewer images a group.'
+                'An image owns only one patch of the mix, so it has no positive: use fewer images a group.'
             )
         if positives == 'separate':
             per_anchor = -log_prob.masked_fill(~positive, 0).sum(-1) / count

@@ -36,6 +36,8 @@ class Attention(nn.Module):
             raise ValueError(f'The width {dim} cannot be shared by {num_heads} heads.')
         if topk_ratio is not None and not 0 < topk_ratio <= 1:
             raise ValueError(f'topk_ratio is a share of the keys and must lie in (0, 1], not {topk_ratio}.')
+        if cls not in ('keep', 'compete'):
+            raise ValueError(f"cls must be 'keep' or 'compete', not '{cls}'.")
         self.num_heads = num_heads
         self.topk_ratio = topk_ratio
         self.cls = cls

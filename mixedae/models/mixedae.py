@@ -70,8 +70,8 @@ class MixedAE(Pretrainer):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        group_size = round(1 / mixing_ratio)
-        if abs(group_size * mixing_ratio - 1) > 1e-3:
+        group_size = round(1 / mixing_ratio) if mixing_ratio > 0 else 0
+        if group_size < 2 or abs(group_size * mixing_ratio - 1) > 1e-3:
             raise ValueError(f'mixing_ratio must be 1/2, 1/3, 1/4, ..., not {mixing_ratio}.')
         if mode not in ('compose', 'full'):
             raise ValueError(f"mode must be 'compose' or 'full', not '{mode}'.")
@@ -79,12 +79,21 @@ class MixedAE(Pretrainer):
             raise ValueError(
                 f"contrastive_features must be 'after_norm' or 'before_norm', not '{contrastive_features}'."
             )
+        if positives not in ('separate', 'averaged'):
+            raise ValueError(f"positives must be 'separate' or 'averaged', not '{positives}'.")
+        if not temperature > 0:
+            raise ValueError(f'temperature must be above 0, not {temperature}.')
         if not contrastive_weight and not reconstruction_weight:
             raise ValueError('contrastive_weight and reconstruction_weight are both 0: nothing to learn.')
         encoder = dict(encoder, topk_ratio=topk_ratio, num_segments=group_size if segment_embed else 0)
         decoder = dict(decoder or {}, use_cls=decoder_cls) if reconstruction_weight else None
         super().__init__(encoder, decoder, norm_pix, seed, data_preprocessor, init_cfg)
         check_mixing(self.encoder.num_patches, group_size)
+        if contrastive_weight and self.encoder.num_patches == group_size:
+            raise ValueError(
+                f'Each image owns one of {group_size} patches and has no positive: set contrastive_weight=0, a larger '
+                f'mixing_ratio or more patches.'
+            )
         self.group_size = group_size
         self.mode = mode
         self.contrastive_weight = contrastive_weight

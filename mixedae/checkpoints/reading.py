@@ -1,0 +1,143 @@
+"""Reading checkpoint files without ever running code from them.
+
+``torch.load(weights_only=True)`` reads tensors and plain containers and refuses everything else. MMEngine's training
+checkpoints hold a little more: the log history (``HistoryBuffer``, numpy arrays and scalars), the arguments of old
+training scripts (``argparse.Namespace``). Those classes are harmless and are named here; whatever else a file asks for
+is refused. There is no unsafe fallback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
+from torch import Tensor
+
+STATE_DICT_KEYS = ('state_dict', 'model', 'module')
+"""Where a checkpoint keeps its weights: MMEngine's word, facebookresearch's and timm's, DeepSpeed's."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit; the text is one sentence for the user."""
+
+
+def _history_buffer_method(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr``, which pickle uses to name HistoryBuffer's statistics methods (``min``, ``mean``, ...).
+
+    ``getattr`` itself would lead from any class to ``__globals__`` and so to running code; this gives the four
+    statistics and nothing else.
+    """
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr({owner!r}, {name!r}) was refused')
+
+
+def _harmless_classes() -> list:
+    """What a checkpoint may name besides tensors and plain containers."""
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    numbers = ['?', 'b', 'h', 'i', 'l', 'q', 'B', 'H', 'I', 'L', 'Q', 'e', 'f', 'd', 'U', 'S']
+    return [
+        HistoryBuffer,
+        argparse.Namespace,
+        slice,
+        (_history_buffer_method, 'builtins.getattr'),
+        np.ndarray,
+        np.dtype,
+        (multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
+        (multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
+        (multiarray.scalar, 'numpy.core.multiarray.scalar'),
+        (multiarray.scalar, 'numpy._core.multiarray.scalar'),
+        *{type(np.dtype(code)) for code in numbers},
+    ]
+
+
+def _allow_harmless_classes() -> contextlib.AbstractContextManager:
+    """The allow-list with names of its own came with PyTorch 2.6; before it only tensors and containers can be read."""
+    if digit_version(torch.__version__) < digit_version('2.6'):
+        return contextlib.nullcontext()
+    return torch.serialization.safe_globals(_harmless_classes())
+
+
+def read_file(path: str | Path, map_location: str | torch.device | None = 'cpu') -> dict:
+    """Reads a whole checkpoint (weights, optimiser, meta, ...) with ``weights_only=True``.
+
+    Args:
+        path: a ``.pth`` / ``.pt`` / ``.bin`` file of :func:`torch.save`, or a ``.safetensors`` file.
+        map_location: as for :func:`torch.load`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is not a checkpoint, is damaged, or asks for code to be run.
+    """
+    text = str(path)
+    if re.match(r'^[a-z][a-z0-9+.-]+://', text):
+        raise CheckpointError(f'Checkpoints are read from local files only: download {text} and give its path.')
+    path = Path(text).expanduser()
+    if not path.is_file():
+        what = 'is a folder, not a checkpoint file' if path.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'The checkpoint {path} {what}.')
+    if path.suffix == '.safetensors':
+        return {'state_dict': _read_safetensors(path, map_location)}
+    try:
+        with _allow_harmless_classes():
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_explain(path, str(error))) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        # torch's first sentence at most: a number or an empty text say nothing
+        reason = re.split(r'[.\n]', str(error).strip())[0]
+        reason = reason if ' ' in reason else type(error).__name__
+        raise CheckpointError(f'{path} is not a readable PyTorch checkpoint, or is damaged ({reason}).') from None
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'{path} holds a {type(checkpoint).__name__}, not a dictionary of weights.')
+    return checkpoint
+
+
+def read_checkpoint(path: str | Path, map_location: str | torch.device | None = 'cpu') -> dict[str, Tensor]:
+    """The weights of a checkpoint file, by name. See :func:`read_file` for the errors."""
+    return state_dict_of(read_file(path, map_location), path)
+
+
+def state_dict_of(checkpoint: dict, path: str | Path = 'The checkpoint') -> dict[str, Tensor]:
+    """Finds the weights in a checkpoint that has been read: under one of ``STATE_DICT_KEYS``, or at the top."""
+    inside = next((key for key in STATE_DICT_KEYS if isinstance(checkpoint.get(key), dict)), None)
+    state_dict = checkpoint if inside is None else checkpoint[inside]
+    weights = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    if not weights:
+        found = ', '.join(map(str, list(checkpoint)[:5])) or 'nothing'
+        raise CheckpointError(f'{path} holds no weights: its entries are {found}.')
+    return weights
+
+
+def _read_safetensors(path: Path, map_location: str | torch.device | None) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise CheckpointError(f'Reading {path} needs the package safetensors: pip install safetensors.') from None
+    try:
+        return load_file(path, device=str(map_location or 'cpu'))
+    except SafetensorError as error:
+        raise CheckpointError(f'{path} is not a readable safetensors file ({error}).') from None
+
+
+def _explain(path: Path, message: str) -> str:
+    """One sentence for what the safe unpickler said (its own text advises to switch the safety off)."""
+    too_old = digit_version(torch.__version__) < digit_version('2.6')
+    asked = re.search(r'GLOBAL (\S+)', message)
+    if asked:
+        return (
+            f'{path} was refused: it asks for {asked.group(1)}, which is not needed to store weights and could run '
+            'code; nothing of it was run. Ask its author for a file that holds only tensors'
+            + (' (MMEngine training checkpoints need PyTorch 2.6 or newer here).' if too_old else '.')
+        )
+    reason = re.search(r'(Unsupported operand \d+|[Ii]nvalid load key[^\n]*|Invalid magic number[^\n]*)', message)
+    return f'{path} is not a PyTorch checkpoint that can be read safely ({reason.group(1) if reason else "no pickle"}).'

@@ -1,0 +1,37 @@
+"""Reading config files for the command-line tools, with one sentence for each way that can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+
+def read_config(path: str, options: dict | None = None) -> Config:
+    """Reads a config file and merges ``KEY=VALUE`` options into it.
+
+    Raises:
+        FileNotFoundError: no such file, or a ``_base_`` of it is missing.
+        ValueError: the file is not a config, or an option does not fit it.
+        ImportError: a module of ``custom_imports`` is missing.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'The config {path} does not exist: see the folder mmcfg/ for those that do.')
+    if Path(path).suffix not in ('.py', '.json', '.yaml', '.yml'):
+        raise ValueError(f'{path} is not a config: its name should end in .py, .json or .yaml.')
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'The config {path} needs a file that is missing ({error}).') from None
+    except ImportError as error:
+        raise ImportError(f'The config {path} needs a module that does not import ({error}): run `make env`.') from None
+    except (SyntaxError, NameError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'The config {path} cannot be read ({type(error).__name__}: {error}).') from error
+    if options:
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, IndexError, AssertionError) as error:
+            raise ValueError(f'--cfg-options does not fit the config ({error}).') from None
+    if not cfg.get('model'):
+        raise ValueError(f'{path} is no config of a run: it has no model.')
+    return cfg

@@ -1,0 +1,22 @@
+"""12 epochs, learning rate / 10 after epochs 8 and 11; AdamW with layer-wise decay.
+
+1x = 12 ep = 12 * 117266 images with boxes / 16 images/iter = 87950 iters.
+"""
+
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    loss_scale='dynamic',
+    constructor='mixedae.LayerDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),  # for 16 images/iter
+    paramwise_cfg=dict(layer_decay_rate=0.75),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
+]
+# `--auto-scale-lr` of mmdet's script scales the rate for other batch sizes
+auto_scale_lr = dict(enable=False, base_batch_size=16)

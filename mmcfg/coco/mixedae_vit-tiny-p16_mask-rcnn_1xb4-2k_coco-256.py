@@ -1,0 +1,75 @@
+"""Mask R-CNN on ViT-Ti/16 for small images and small data: long side 256, 2000 iterations of 4 images, fit for a CPU.
+
+Narrow pyramid (96 channels), anchors of 16-256 pixels, few proposals. To train on a COCO-format folder of your own, inherit
+and set the data, the classes and their number:
+
+    _base_ = './mixedae_vit-tiny-p16_mask-rcnn_1xb4-2k_coco-256.py'
+    classes = ('cup', 'plate')
+    data = dict(data_root='data/mine/', metainfo=dict(classes=classes), data_prefix=dict(img='images/'))
+    train_dataloader = dict(dataset=dict(**data, ann_file='annotations/train.json'))
+    val_dataloader = dict(dataset=dict(**data, ann_file='annotations/val.json'))
+    test_dataloader = val_dataloader
+    val_evaluator = dict(ann_file='data/mine/annotations/val.json')
+    test_evaluator = val_evaluator
+    model = dict(
+        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain/last.pth')),
+        roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))
+
+For another width also set `model.neck.in_channels`.
+
+    2000 iters * 4 images/iter = 8000 images
+"""
+
+_base_ = [
+    '../_base_/models/mask_rcnn_vit.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/finetune_iters.py',
+    '../_base_/det_runtime.py',
+]
+
+model = dict(
+    backbone=dict(arch='tiny', out_indices=(11,), drop_path_rate=0.05),
+    neck=dict(in_channels=192, out_channels=96),
+    rpn_head=dict(in_channels=96, feat_channels=96, anchor_generator=dict(scales=[4])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=96, roi_layer=dict(sampling_ratio=2)),
+        bbox_head=dict(in_channels=96, fc_out_channels=256),
+        mask_roi_extractor=dict(out_channels=96, roi_layer=dict(sampling_ratio=2)),
+        mask_head=dict(num_convs=2, in_channels=96, conv_out_channels=96),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=500, max_per_img=200),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomChoiceResize', scales=[(side, side) for side in (192, 224, 256)], keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(256, 256), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    batch_sampler=None,
+    dataset=dict(filter_cfg=dict(filter_empty_gt=True, min_size=16), pipeline=train_pipeline),
+)
+val_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+default_hooks = dict(
+    logger=dict(interval=20, log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=1000, max_keep_ckpts=1),
+)
+log_processor = dict(by_epoch=False, window_size=20)

@@ -1,0 +1,479 @@
+"""The whole MixedAE against the hand-written forward of tests/oracles.py, its invariances and its options."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from mixedae.functional import mix, patchify, unmix
+from mixedae.models import MixedAE
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pretrain_cases import DECODER, SIZES, batch, masks, numpy_state, small_encoder, small_mixedae
+
+# One line an option: arguments of the model, arguments of the oracle.
+CASES = {
+    'default': ({}, {}),
+    'half': (dict(mixing_ratio=1 / 2, topk_ratio=0.5), {}),
+    'third': (dict(mixing_ratio=1 / 3), {}),
+    'seventh': (dict(mixing_ratio=1 / 7, encoder=dict(height=8, width=28)), {}),
+    'square': (dict(encoder=dict(height=16, width=16)), {}),
+    'tall': (dict(encoder=dict(height=24, width=8, patch_size=4)), {}),
+    'patch 2': (dict(encoder=dict(height=8, width=4, patch_size=2)), {}),
+    'full': (dict(mode='full'), {}),
+    'compete': (dict(encoder=dict(cls='compete')), dict(cls='compete')),
+    'all blocks homologous': (dict(encoder=dict(global_layers=())), dict(global_layers=())),
+    'first and last global': (dict(encoder=dict(global_layers=(0, -1))), dict(global_layers=(0, 2))),
+    'few keys': (dict(topk_ratio=0.1), {}),
+    'no segments': (dict(segment_embed=False), dict(segment_embed=False)),
+    'naive mixing': (
+        dict(segment_embed=False, topk_ratio=None, contrastive_weight=0),
+        dict(segment_embed=False, global_layers=(0, 1, 2)),
+    ),
+    'attention only': (dict(contrastive_weight=0), {}),
+    'contrastive only': (dict(topk_ratio=None), dict(global_layers=(0, 1, 2))),
+    'averaged positives': (dict(positives='averaged'), dict(positives='averaged')),
+    'features before the norm': (dict(contrastive_features='before_norm'), dict(feature='before_norm')),
+    'temperature and weight': (
+        dict(temperature=0.1, contrastive_weight=0.7),
+        dict(temperature=0.1, contrastive_weight=0.7),
+    ),
+    'decoder without [CLS]': (dict(decoder_cls=False), dict(decoder_cls=False)),
+    'raw pixels': (dict(norm_pix=False), dict(norm_pix=False)),
+    'light decoder': (dict(decoder=dict(depth=1, embed_dim=12, num_heads=3)), dict(decoder_heads=3)),
+}
+
+
+def hand_forward(model, images, mask, **options):
+    """The oracle on a batch; in full mode a group is repeated once for each of its masks."""
+    groups = images.unflatten(0, (-1, model.group_size)).repeat_interleave(mask.shape[1], 0)
+    length = model.encoder.num_patches
+    topk = next((b.attn.topk_ratio for b in model.encoder.blocks if b.attn.topk_ratio), 1)
+    options = dict(decoder_heads=DECODER['num_heads'], topk=max(1, round(topk * length))) | options
+    return oracles.mixedae_forward(
+        numpy_state(model),
+        groups.numpy(),
+        mask.flatten(0, 1).numpy(),
+        patch_size=model.encoder.patch_size,
+        num_heads=SIZES['num_heads'],
+        **options,
+    )
+
+
+def predict(model, images, mask):
+    """Predictions (S, g, L, P*P*3) of the model for given masks (G, V, L)."""
+    mixed = mix(model.group(images), mask).flatten(0, 1)
+    return model.decode(model.encoder.norm(model.encode(mixed, mask.flatten(0, 1))), mask.flatten(0, 1))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_mixedae__oracle(name):
+    options, oracle_options = CASES[name]
+    model = small_mixedae(**options)
+    images, mask = batch(model), masks(model)
+    expected = hand_forward(model, images, mask, **oracle_options)
+    losses = model.loss(images, mask)
+    # The model keeps its position tables in float32: that, not the arithmetic, sets the tolerance.
+    assert losses['loss_recon'].item() == pytest.approx(expected['loss_recon'], rel=2e-6)
+    np.testing.assert_allclose(predict(model, images, mask).detach().numpy(), expected['pred'], atol=2e-5)
+    if 'contrastive' in expected:
+        assert losses['contrastive'].item() == pytest.approx(expected['contrastive'], rel=2e-6)
+        weight = oracle_options.get('contrastive_weight', 0.1)
+        assert losses['loss_contrastive'].item() == pytest.approx(weight * expected['contrastive'], rel=2e-6)
+    total, logged = model.parse_losses(losses)
+    assert total.item() == pytest.approx(expected['loss'], rel=2e-6)
+    assert logged['loss'].item() == total.item()
+
+
+@pytest.mark.parametrize('name', ['default', 'compete'])
+def test_mixedae__gradient_is_the_oracles(name):
+    """Central differences of the hand-written forward at entries of many kinds of parameters."""
+    options, oracle_options = CASES[name]
+    model = small_mixedae(encoder=dict(height=8, width=16) | options.get('encoder', {}))
+    images, mask = batch(model, groups=1), masks(model, groups=1)
+    sum(v for k, v in model.loss(images, mask).items() if k.startswith('loss')).backward()
+    checked = {
+        'encoder.patch_embed.proj.weight': (3, 1, 2, 0),
+        'encoder.cls_token': (0, 0, 5),
+        'encoder.segment_embed': (2, 7),
+        'encoder.blocks.1.attn.qkv.weight': (20, 3),
+        'encoder.blocks.2.attn.qkv.bias': (4,),
+        'encoder.norm.weight': (9,),
+        'projector.weight': (17, 2),
+        'decoder.mask_token': (1,),
+        'decoder.blocks.0.mlp.fc1.weight': (6, 6),
+        'decoder.pred.bias': (11,),
+    }
+    parameters = dict(model.named_parameters())
+    step = 1e-5
+    for key, index in checked.items():
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameters[key][index] += sign * step
+            values.append(hand_forward(model, images, mask, **oracle_options)['loss'])
+            with torch.no_grad():
+                parameters[key][index] -= sign * step
+        numeric = (values[0] - values[1]) / (2 * step)
+        assert parameters[key].grad[index].item() == pytest.approx(numeric, rel=1e-3, abs=1e-7), key
+
+
+@pytest.mark.parametrize('name', ['default', 'full', 'naive mixing', 'decoder without [CLS]', 'compete'])
+def test_mixedae__every_parameter_has_a_gradient(name):
+    model = small_mixedae(**CASES[name][0]).train()
+    sum(v for k, v in model.loss(batch(model), masks(model)).items() if k.startswith('loss')).backward()
+    missing = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not missing
+
+
+# ------------------------------------------------------------------------------------------------------- invariances
+@pytest.mark.parametrize('mode', ['compose', 'full'])
+def test_mixedae__permuting_a_group_permutes_the_outputs(mode):
+    model = small_mixedae(mode=mode)
+    images, mask = batch(model, groups=1), masks(model, groups=1)
+    order = torch.tensor([2, 0, 3, 1])  # new image i is old image order[i]
+    pred, losses = predict(model, images, mask), model.loss(images, mask)
+    with torch.no_grad():
+        model.encoder.segment_embed.copy_(model.encoder.segment_embed[order].clone())
+    moved = order.argsort()[mask]
+    torch.testing.assert_close(predict(model, images[order], moved), pred[:, order])
+    for key, value in model.loss(images[order], moved).items():
+        torch.testing.assert_close(value, losses[key])
+
+
+def test_mixedae__a_mixed_sample_never_sees_another_group():
+    model = small_mixedae()
+    images, mask = batch(model).requires_grad_(), masks(model)
+    pred = predict(model, images, mask)
+    for group in range(2):
+        (grad,) = torch.autograd.grad(pred[group].square().sum(), images, retain_graph=True)
+        grad = grad.unflatten(0, (2, 4))
+        assert (grad[1 - group] == 0).all() and grad[group].flatten(1).any(1).all()
+    alone = predict(model, images[4:], mask[1:])
+    torch.testing.assert_close(alone[0], pred[1])
+
+
+def test_mixedae__only_the_patches_in_the_mix_are_seen():
+    model = small_mixedae()
+    images, mask = batch(model, groups=1).requires_grad_(), masks(model, groups=1)
+    (grad,) = torch.autograd.grad(predict(model, images, mask).square().sum(), images)
+    touched = patchify(grad, 4).any(-1)  # (g, L)
+    for image in range(4):
+        assert torch.equal(touched[image], mask[0, 0] == image)
+
+
+def test_mixedae__visible_patches_carry_no_reconstruction_gradient():
+    model = small_mixedae(contrastive_weight=0)
+    images, mask = batch(model), masks(model)
+    kept = []
+    model.decoder.register_forward_hook(lambda m, i, out: (out.retain_grad(), kept.append(out))[0])
+    model.loss(images, mask)['loss_recon'].backward()
+    grad = kept[0].grad.unflatten(0, (2, 4))
+    own = torch.stack([mask[:, 0] == i for i in range(4)], 1)
+    assert (grad[own] == 0).all() and grad[~own].any(-1).all()
+
+
+def test_mixedae__all_keys_equal_plain_attention():
+    topk, plain = small_mixedae(topk_ratio=1.0), small_mixedae(topk_ratio=None)
+    assert topk.encoder.blocks[1].attn.num_kept(25) == 24 and plain.encoder.blocks[1].attn.num_kept(25) is None
+    images, mask = batch(topk), masks(topk)
+    a, b = topk.loss(images, mask), plain.loss(images, mask)
+    for key in a:
+        torch.testing.assert_close(a[key], b[key])
+
+
+def test_mixedae__mixing_before_or_after_the_patch_embedding():
+    model = small_mixedae()
+    images, mask = batch(model), masks(model)[:, 0]
+    patches = model.group(images)
+    before = model.encoder.embed(mix(patches, mask))
+    conv = model.encoder.patch_embed(images.flatten(0, 0)).unflatten(0, (-1, 4))  # timm's convolution, image by image
+    torch.testing.assert_close(before, mix(conv, mask))
+    torch.testing.assert_close(model.encoder.embed(patches), conv)
+
+
+def test_mixedae__segment_embedding_is_zero_mean():
+    model = small_mixedae()
+    images, mask = batch(model), masks(model)
+    before = model.loss(images, mask)
+    np.testing.assert_allclose(model.encoder.segments().mean(0).detach().numpy(), 0, atol=1e-12)
+    with torch.no_grad():
+        model.encoder.segment_embed += torch.randn(16).double()  # one vector for all images of a group: no effect
+    for key, value in model.loss(images, mask).items():
+        torch.testing.assert_close(value, before[key])
+
+
+@pytest.mark.parametrize('mode,mixes', [('compose', 2), ('full', 8)])
+def test_mixedae__sequences_in_encoder_and_decoder(mode, mixes):
+    """Compose: B/g sequences in the encoder, B in the decoder. Full: B and B·g."""
+    model = small_mixedae(mode=mode)
+    seen = {}
+    model.encoder.blocks[0].register_forward_pre_hook(lambda m, args: seen.update(encoder=tuple(args[0].shape)))
+    model.decoder.blocks[0].register_forward_pre_hook(lambda m, args: seen.update(decoder=tuple(args[0].shape)))
+    model.loss(batch(model))
+    assert seen == {'encoder': (mixes, 25, 16), 'decoder': (4 * mixes, 25, 8)}
+
+
+def test_mixedae__full_masks_are_not_complementary():
+    model = small_mixedae(mode='full')
+    mask = model.draw_mask(3, torch.Generator().manual_seed(0), 'cpu')
+    assert mask.shape == (3, 4, 24)
+    for group in mask:
+        assert len({tuple(row.tolist()) for row in group}) == 4
+        assert not torch.equal(group.sort(0).values, torch.arange(4)[:, None].expand(4, 24))
+
+
+# ---------------------------------------------------------------------------------------------------- what is built
+def test_mixedae__baselines_by_config():
+    naive = small_mixedae(segment_embed=False, topk_ratio=None, contrastive_weight=0)
+    assert not any('segment' in k or 'projector' in k for k in naive.state_dict())
+    assert all(b.attn.num_kept(25) is None for b in naive.encoder.blocks)
+    assert set(naive.loss(batch(naive))) == {'loss_recon'}
+
+    attention = small_mixedae(contrastive_weight=0)
+    assert [b.attn.num_kept(25) for b in attention.encoder.blocks] == [None, 6, 6]
+    assert attention.projector is None
+
+    contrastive = small_mixedae(topk_ratio=None)
+    assert contrastive.projector.weight.shape == (128, 16)
+    assert set(contrastive.loss(batch(contrastive))) == {'loss_recon', 'loss_contrastive', 'contrastive'}
+
+    alone = small_mixedae(reconstruction_weight=0)
+    assert not any('decoder' in k for k in alone.state_dict())
+    assert set(alone.loss(batch(alone))) == {'loss_contrastive', 'contrastive'}
+    assert 'predicted' not in alone.reconstruct(batch(alone))
+
+
+def test_mixedae__decoder_blocks_are_global():
+    assert all(b.attn.num_kept(25) is None for b in small_mixedae().decoder.blocks)
+
+
+def test_mixedae__contrastive_without_reconstruction_is_eq_7():
+    model = small_mixedae(reconstruction_weight=0, contrastive_weight=1)
+    images, mask = batch(model), masks(model)
+    tokens = model.encoder.norm(model.encode(mix(model.group(images), mask).flatten(0, 1), mask.flatten(0, 1)))
+    projected = model.projector(tokens[:, 1:]).detach().numpy()
+    expected = oracles.contrastive_loss(projected, mask.flatten(0, 1).numpy())
+    assert model.loss(images, mask)['loss_contrastive'].item() == pytest.approx(expected)
+
+
+def vit_parameters(dim, depth, patch_size):
+    """Of a ViT with [CLS], no head, fixed positions."""
+    block = 4 * dim + (dim * 3 * dim + 3 * dim) + (dim * dim + dim) + (8 * dim * dim + 5 * dim)
+    return depth * block + 2 * dim + (3 * patch_size**2 * dim + dim) + dim
+
+
+@pytest.mark.parametrize(
+    'arch,dim,depth,heads,patch_size',
+    [
+        ('tiny', 192, 12, 3, 16),
+        ('small', 384, 12, 6, 16),
+        ('base', 768, 12, 12, 16),
+        ('large', 1024, 24, 16, 16),
+        ('huge', 1280, 32, 16, 14),
+    ],
+)
+def test_mixedae__parameter_counts(arch, dim, depth, heads, patch_size):
+    with torch.device('meta'):
+        model = MixedAE(encoder=dict(arch=arch, img_size=224, patch_size=patch_size))
+    count = sum(p.numel() for k, p in model.named_parameters() if k.startswith('encoder.'))
+    assert count == vit_parameters(dim, depth, patch_size) + 4 * dim  # and g segment embeddings
+    assert model.encoder.blocks[0].attn.num_heads == heads
+    assert model.projector.weight.shape == (128, dim)
+    length = (224 // patch_size) ** 2
+    kept = [b.attn.num_kept(1 + length) for b in model.encoder.blocks]
+    assert kept == [None] + [length // 4] * (depth - 1)
+
+
+def test_mixedae__base_has_the_size_of_maes_base():
+    """MAE's ViT-B pre-training model has 111 655 680 learned values; MixedAE adds segments and the projector."""
+    with torch.device('meta'):
+        model = MixedAE(encoder=dict(arch='base'))
+    extra = 4 * 768 + 768 * 128 + 128
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 111_655_680 + extra
+    assert not any('pos_embed' in k for k, _ in model.named_parameters())
+
+
+def test_mixedae__state_dict_keys_are_timms_under_a_prefix():
+    """A timm ViT takes the encoder's weights as they are and gives the same tokens for whole images."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = small_mixedae(topk_ratio=None)
+    vit = VisionTransformer(
+        img_size=(16, 24), patch_size=4, num_classes=0, global_pool='', mlp_ratio=4, **SIZES
+    ).double()
+    state = {k[len('encoder.') :]: v for k, v in model.state_dict().items() if k.startswith('encoder.')}
+    segments = state.pop('segment_embed')
+    assert segments.shape == (4, 16)
+    vit.load_state_dict(state, strict=True)
+    images = batch(model)
+    torch.testing.assert_close(model.extract(images), vit.eval()(images))
+    torch.testing.assert_close(model(images, mode='tensor'), vit(images))
+
+
+def test_mixedae__position_table_is_maes():
+    encoder = small_mixedae().encoder
+    np.testing.assert_allclose(encoder.pos_embed[0].numpy(), oracles.sincos_table(16, (4, 6), 1), atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ randomness, meters
+def test_mixedae__masks_follow_seed_and_step(monkeypatch):
+    def drawn(model):
+        return model.draw_mask(2, model.generator(), 'cpu')
+
+    one, same, other = small_mixedae(seed=3), small_mixedae(seed=3), small_mixedae(seed=4)
+    images, first_mask = batch(one), drawn(one)
+    assert torch.equal(drawn(one), drawn(same)) and not torch.equal(drawn(one), drawn(other))
+    before = torch.get_rng_state()
+    first = one(images, mode='loss')['loss_recon']
+    assert torch.equal(before, torch.get_rng_state())  # masks leave the global state alone
+    assert one.step == 1 and not torch.equal(drawn(one), drawn(same))
+    same.load_state_dict(one.state_dict())
+    torch.testing.assert_close(same(images, mode='loss')['loss_recon'], first)
+    monkeypatch.setattr('mixedae.models.pretrainer.get_rank', lambda: 1)
+    assert not torch.equal(drawn(small_mixedae(seed=3)), first_mask)  # another rank, another mask
+
+
+def test_mixedae__meters_are_the_oracles():
+    model = small_mixedae()
+    images, mask = batch(model), masks(model)
+    model.measure = True
+    inputs = []
+    for block in model.encoder.blocks:
+        block.register_forward_pre_hook(lambda m, args: inputs.append((m, args[0])))
+    measured = model.loss(images, mask)
+    assert set(model.meters) == {'topk_acc', 'own_attention'}
+    for i, (block, x) in enumerate(inputs):
+        q, k, _ = (t.detach().numpy() for t in block.attn.project_qkv(block.norm1(x)))
+        expected = oracles.topk_accuracy(q, k, mask[:, 0].numpy(), 6).mean()
+        assert model.meters['topk_acc'][i].item() == pytest.approx(expected, rel=1e-5)
+        share = oracles.own_image_attention(q, k, mask[:, 0].numpy(), None if i == 0 else 6).mean()
+        assert model.meters['own_attention'][i].item() == pytest.approx(share, rel=1e-5)
+    assert not model.meters['topk_acc'].requires_grad
+    model.measure = False
+    for key, value in model.loss(images, mask).items():
+        assert torch.equal(value, measured[key])  # measuring changes nothing
+
+
+def test_mixedae__reconstruct():
+    model = small_mixedae()
+    images = batch(model)
+    out = model.reconstruct(images, generator=torch.Generator().manual_seed(7))
+    again = model.reconstruct(images, generator=torch.Generator().manual_seed(7))
+    assert set(out) == {'mask', 'mixed', 'predicted'}
+    assert all(torch.equal(out[k], again[k]) for k in out)
+    assert out['mask'].shape == (2, 24) and out['mixed'].shape == (2, 3, 16, 24)
+    assert out['predicted'].shape == images.shape
+    groups = oracles.patchify(images.numpy(), 4).reshape(2, 4, 24, 48)
+    mask = out['mask'].numpy()
+    np.testing.assert_array_equal(oracles.patchify(out['mixed'].numpy(), 4), oracles.mix(groups, mask))
+    pred = hand_forward(model, images, out['mask'][:, None])['pred']
+    predicted = oracles.patchify(out['predicted'].numpy(), 4).reshape(2, 4, 24, 48)
+    for a, i, pos in np.ndindex(2, 4, 24):
+        patch = groups[a, i, pos]
+        if mask[a, pos] == i:
+            expected = patch  # what the encoder saw of this image is pasted in
+        else:
+            expected = pred[a, i, pos] * math.sqrt(patch.var(ddof=1) + 1e-6) + patch.mean()
+        np.testing.assert_allclose(predicted[a, i, pos], expected, atol=1e-4)
+    assert set(model(images, mode='predict')) == set(out)
+
+
+# --------------------------------------------------------------------------------------------- precision, processes
+def test_mixedae__bf16_autocast():
+    model, exact = small_mixedae().float(), small_mixedae()
+    images, mask = batch(model), masks(model)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model.loss(images.float(), mask)
+    expected = exact.loss(images, mask)
+    for key, value in losses.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(expected[key].item(), rel=0.05)
+    (losses['loss_recon'] + losses['loss_contrastive']).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_mixedae__activation_checkpointing_changes_nothing():
+    gradients = []
+    for with_cp in (False, True):
+        model = small_mixedae(encoder=dict(with_cp=with_cp)).train()
+        losses = model.loss(batch(model), masks(model))
+        (losses['loss_recon'] + losses['loss_contrastive']).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients):
+        torch.testing.assert_close(a, b)
+
+
+def test_mixedae__learns_a_batch():
+    """A few steps on one batch with one mask lower both losses."""
+    torch.manual_seed(0)
+    model = MixedAE(encoder=small_encoder(), decoder=DECODER)
+    images, mask = batch(model).float(), masks(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    history = []
+    for _ in range(40):
+        losses = model.loss(images, mask)
+        optimizer.zero_grad()
+        (losses['loss_recon'] + losses['loss_contrastive']).backward()
+        optimizer.step()
+        history.append((losses['loss_recon'].item(), losses['contrastive'].item()))
+    assert history[-1][0] < 0.95 * history[0][0] and history[-1][1] < 0.95 * history[0][1]
+    assert history[-1][1] > oracles.contrastive_minimum(24, 4)
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+@pytest.mark.parametrize('count', [0, 2, 6])
+def test_mixedae__batch_not_divisible(count):
+    model = small_mixedae()
+    with pytest.raises(ValueError, match=r'groups of 4.*batch_size'):
+        model.loss(batch(model)[:count])
+
+
+def test_mixedae__image_of_another_size():
+    with pytest.raises(ValueError, match='img_size'):
+        small_mixedae().loss(torch.zeros(4, 3, 16, 16).double())
+
+
+@pytest.mark.parametrize(
+    'options,message',
+    [
+        (dict(mixing_ratio=1 / 5), '24 patches'),  # r·L is no integer
+        (dict(mixing_ratio=0.3), 'mixing_ratio'),
+        (dict(mixing_ratio=0), 'mixing_ratio'),
+        (dict(mixing_ratio=-0.25), 'mixing_ratio'),
+        (dict(mixing_ratio=1.0), 'mixing_ratio'),
+        (dict(mixing_ratio=1 / 24), 'contrastive'),  # r·L = 1: no positives
+        (dict(mode='both'), 'mode'),
+        (dict(topk_ratio=0), 'topk_ratio'),
+        (dict(topk_ratio=1.5), 'topk_ratio'),
+        (dict(contrastive_weight=0, reconstruction_weight=0), 'both 0'),
+        (dict(positives='best'), 'positives'),
+        (dict(contrastive_features='middle'), 'contrastive_features'),
+        (dict(temperature=0), 'temperature'),
+        (dict(encoder=dict(height=18)), 'multiple'),
+        (dict(encoder=dict(arch='giant')), 'giant'),
+        (dict(encoder=dict(arch=dict(embed_dim=16))), 'depth'),
+        (dict(encoder=dict(global_layers=(3,))), 'global_layers'),
+        (dict(encoder=dict(cls='drop')), 'cls'),
+        (dict(decoder=dict(embed_dim=10)), 'multiple of 4'),
+        (dict(decoder=dict(num_heads=3)), 'heads'),
+    ],
+)
+def test_mixedae__bad_options_fail_when_built(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_mixedae(**options)
+
+
+def test_mixedae__unmix_uses_the_decoders_mask_token():
+    model = small_mixedae()
+    images, mask = batch(model), masks(model)[:, 0]
+    tokens = model.encoder.norm(model.encode(mix(model.group(images), mask), mask))
+    seen = []
+    model.decoder.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    model.decode(tokens, mask)
+    expected = unmix(model.decoder.embed(tokens)[:, 1:], mask, 4, model.decoder.mask_token)
+    torch.testing.assert_close(seen[0].unflatten(0, (2, 4)), expected)

@@ -1,0 +1,1 @@
+"""The parts of tools/demo.py: data layout -> budget -> stage configs -> stages -> pictures -> report."""

@@ -1,0 +1,112 @@
+"""Pre-train, or train a detector or segmentor: one script for every config in mmcfg/.
+
+    python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--seed N] [--amp] [--cfg-options KEY=VALUE ...]
+
+Looks at config, data and checkpoints first and stops with one sentence (exit code 2) if something is wrong with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+if str(REPO) not in sys.path:  # so that a checkout works without being installed
+    sys.path.insert(0, str(REPO))
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description='Pre-train, or train a detector or segmentor.')
+    parser.add_argument('config', help='config file, e.g. of mmcfg/')
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints (default: work_dirs/<name of the config>)')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='FILE',
+        help='go on from this checkpoint; without FILE from the latest one in the work dir',
+    )
+    parser.add_argument('--seed', type=int, help='random seed of the run')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override entries of the config, e.g. train_dataloader.batch_size=8 model.backbone.out_indices="[11]"',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_config(args: argparse.Namespace):
+    """The config as it will run: file, then command line."""
+    from mixedae.engine.configs import read_config
+
+    cfg = read_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    if not cfg.get('train_dataloader') or not cfg.get('train_cfg'):
+        raise ValueError(f'{args.config} trains nothing: it has no train_dataloader or no train_cfg.')
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.seed is not None:
+        set_seed(cfg, args.seed)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    return cfg
+
+
+def set_seed(cfg, seed: int) -> None:
+    """Seeds the runner, and our own datasets and samplers, which keep a seed of their own."""
+    from mixedae.registry import DATA_SAMPLERS, DATASETS
+
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+    loader = cfg.train_dataloader
+    for part, registry in ((loader.dataset, DATASETS), (loader.get('sampler') or {}, DATA_SAMPLERS)):
+        if str(part.get('type', '')).startswith('mixedae.'):
+            cls = registry.get(part['type'].removeprefix('mixedae.'))
+            if cls is not None and 'seed' in inspect.signature(cls).parameters:
+                part['seed'] = seed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        args = parse_args(arguments)
+        from mixedae.checkpoints import CheckpointError
+        from mixedae.engine.preflight import preflight
+        from mixedae.engine.runner import SafeRunner
+    except ImportError as error:
+        print(f'error: {error}: run `make env` to set the environment up, then .venv/bin/python', file=sys.stderr)
+        return 2
+    try:
+        cfg = load_config(args)
+        if int(os.environ.get('RANK', 0)) == 0:
+            preflight(cfg, phases=('train', 'val') if cfg.get('val_cfg') else ('train',))
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    try:
+        runner = SafeRunner.from_cfg(cfg)
+        runner.train()
+    except CheckpointError as error:  # a file that exists but cannot be used; all other errors keep their traceback
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
