@@ -92,8 +92,7 @@ class ObjectCropDataset(Dataset):
         if self.size[0] > built[0] or self.size[0] * built[1] != self.size[1] * built[0]:
             raise ValueError(
                 f'Crop index {index_file} was built for crops of {built[0]}x{built[1]} (height x width), '
-                'so it cannot promise its rules for '
-                f'{self.size[0]}x{self.size[1]}: build it anew with that size.'
+                f'so it cannot promise its rules for {self.size[0]}x{self.size[1]}: build it anew with that size.'
             )
         if not 0 <= flip_prob <= 1:
             raise ValueError(f'flip_prob must be in 0..1, not {flip_prob}.')

@@ -25,8 +25,7 @@ SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 def random_resized_window(
     size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> np.ndarray:
-    """A window of random area and aspect anywhere in an image, as torchvision's RandomResizedCrop but with fractional
-    coordinates.
+    """A window of random area and aspect: torchvision's RandomResizedCrop with fractional coordinates.
 
     Args:
         size: (width, height) of the image.
@@ -55,8 +54,7 @@ def random_resized_window(
 
 @DATASETS.register_module()
 class ImageDataset(Dataset):
-    """All images of a folder, or those of a list, with RandomResizedCrop and flip: every image counts as one scene with
-    one object.
+    """All images of a folder, or those of a list, with RandomResizedCrop and flip; each image counts as one scene.
 
     A sample is a function of (seed, epoch, index) alone. Images are taken upright (by their EXIF orientation).
 

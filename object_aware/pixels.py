@@ -64,8 +64,9 @@ def open_image(path: str | os.PathLike[str], annotated_size: tuple[int, int] | N
 
 
 def crop(opened: OpenImage, window: np.ndarray, out_size: tuple[int, int], flip: bool = False) -> np.ndarray:
-    """Decode an opened image and resize a window of it, bicubic with antialiasing, straight from fractional
-    coordinates; then close it.
+    """Decode an opened image, resize a window of it, close it.
+
+    Bicubic with antialiasing, straight from fractional coordinates.
 
     Args:
         opened: from :func:`open_image`.
@@ -89,8 +90,7 @@ def crop(opened: OpenImage, window: np.ndarray, out_size: tuple[int, int], flip:
                 factor = 8 if wanted >= 8 else 4 if wanted >= 4 else 2 if wanted >= 2 else 1
                 if factor > 1:
                     image.draft(None, (max(1, size[0] // factor), max(1, size[1] // factor)))
-                    # libjpeg makes one pixel of each whole block of `scale` x `scale`, so coordinates divide by exactly
-                    # that.
+                    # libjpeg makes one pixel of each block of scale x scale, so coordinates divide by exactly that.
                     scale = next(s for s in (8, 4, 2, 1) if image.size == (-(-size[0] // s), -(-size[1] // s)))
                     x1, y1, x2, y2 = x1 / scale, y1 / scale, x2 / scale, y2 / scale
             image.load()
@@ -108,8 +108,9 @@ def crop(opened: OpenImage, window: np.ndarray, out_size: tuple[int, int], flip:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode to RGB: 16-bit grey keeps its upper 8 bits, palettes are resolved, CMYK is converted, an alpha
-    channel is dropped.
+    """Any PIL mode to RGB.
+
+    16-bit grey keeps its upper 8 bits, palettes are resolved, CMYK is converted, an alpha channel is dropped.
 
     Raises:
         ValueError: floating-point pixels, whose range is unknown.

@@ -8,8 +8,7 @@ from typing import TextIO
 
 
 class Progress:
-    """Callable ``progress(done, total)`` that keeps one line up to date on a terminal and writes a line every ten
-    seconds to a file.
+    """Callable ``progress(done, total)``: one live line on a terminal, a line every ten seconds elsewhere.
 
     Args:
         label: what is being done, e.g. 'windows'.

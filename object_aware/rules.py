@@ -100,6 +100,7 @@ def union_area(boxes: np.ndarray) -> float:
 
 
 def clip_boxes(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """(K, 4) boxes cut at a (4,) window; a box outside gets a side of zero or less."""
     return np.concatenate([np.maximum(boxes[:, :2], window[:2]), np.minimum(boxes[:, 2:], window[2:])], axis=1)
 
 
@@ -133,8 +134,7 @@ def violations(
     out_size: tuple[int, int],
     rules: WindowRules,
 ) -> list[str]:
-    """Names of the rules that a window breaks, in the order inside, offset, fill, others, upsample, aspect, border; []
-    if none.
+    """Names of the rules that a window breaks: of inside, offset, fill, others, upsample, aspect, border; [] if none.
 
     Args:
         window, target, others: as in :func:`measure_window`.
@@ -165,8 +165,8 @@ def violations(
 def few_others(windows: np.ndarray, target: np.ndarray, others: np.ndarray, rules: WindowRules) -> np.ndarray:
     """(T,) bool: which of T windows obey the rule about the other objects.
 
-    Exact, but the union is worked out only where it decides: the largest single intersection is a lower bound of it and
-        their sum an upper one.
+    Exact. The union is worked out only where it decides, between the largest single intersection (a lower bound of it)
+    and the sum of all (an upper one). The rule is narrowed by ``SLACK``.
     """
     if len(others) == 0:
         return np.ones(len(windows), dtype=bool)

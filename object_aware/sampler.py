@@ -13,8 +13,7 @@ from mixedae.registry import DATA_SAMPLERS
 
 
 def count_groups(scene_sizes: np.ndarray, group_size: int) -> int:
-    """The most groups of ``group_size`` objects from different scenes that can be formed, each object used at most
-    once.
+    """The most groups of objects from different scenes that can be formed, each object used at most once.
 
     n groups can be formed exactly if  sum over scenes of min(size, n) >= group_size * n:  a scene gives each group at
     most one object, and dealing the objects out scene by scene (:func:`deal_groups`) reaches the bound.
@@ -61,12 +60,8 @@ def deal_groups(scene_ids: np.ndarray, group_size: int, rng: np.random.Generator
     order = order[position < groups]  # no scene in a group twice
     surplus = len(order) - groups * group_size
     if surplus:  # any objects may go: the order stays scene by scene
-        gone = (
-            np.arange(len(order) - surplus, len(order))
-            if rng is None
-            else rng.choice(len(order), surplus, replace=False)
-        )
-        order = np.delete(order, gone)
+        last = np.arange(len(order) - surplus, len(order))
+        order = np.delete(order, last if rng is None else rng.choice(len(order), surplus, replace=False))
     columns = order.reshape(group_size, groups)
     table = np.empty((groups, group_size), dtype=np.int64)
     taken = np.empty(0, dtype=np.int64)  # rows of the scene that runs over from the column before
@@ -142,9 +137,8 @@ class GroupSampler(Sampler):
         surplus = int(np.maximum(sizes - groups, 0).sum())
         if surplus:
             print_log(
-                f'GroupSampler: {surplus} of {len(dataset)} items are left out in each epoch, '
-                f'because scenes with more than {groups} '
-                'items cannot be grouped with different scenes only.',
+                f'GroupSampler: {surplus} of {len(dataset)} items are left out in each epoch, because scenes with '
+                f'more than {groups} items cannot be grouped with different scenes only.',
                 logger='current',
             )
 
@@ -164,7 +158,11 @@ class GroupSampler(Sampler):
         self.epoch = int(epoch)
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raises ValueError if batches of this size would cut a group."""
+        """Refuse a batch size of a process that would cut groups.
+
+        Raises:
+            ValueError: it is not a multiple of the group size.
+        """
         if batch_size % self.group_size:
             raise ValueError(
                 f'The batch size {batch_size} of each process is not a multiple of the group size {self.group_size}: '

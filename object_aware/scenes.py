@@ -3,8 +3,8 @@
 A scene is an image with objects; an object is a box. Class labels are read (tools may show them) but no training sample
 ever holds one.
 
-Coordinates are those of the annotation file: pixels of the image as its ``width`` and ``height`` describe it, boxes as
-    xyxy with x2, y2 exclusive.
+Coordinates are those of the annotation file: pixels of the image as its ``width`` and ``height`` describe it. Boxes are
+xyxy with x2, y2 exclusive.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from typing import Any
 import numpy as np
 
 PathLike = str | os.PathLike[str]
-_CLIP_TOLERANCE = (
-    1.0  # pixels that a box may reach over the border without being counted as clipped (annotations are rounded)
-)
+_CLIP_TOLERANCE = 1.0  # a box that reaches less far over the border is not counted as clipped (rounding), in pixels
 
 LEFT_OUT = ('no box of four numbers', 'NaN or infinite', 'zero or negative size', 'outside the image')
 """Why a box is left out when it is read; the counts stand in ``Scenes.left_out``."""

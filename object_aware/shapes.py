@@ -3,7 +3,7 @@
 Let t_w, t_h be the target's sides, A the window's area and a its aspect (width / height). With x = sqrt(A a) / t_w and
 y = sqrt(A / a) / t_h the largest part of the target that such a window can hold is min(1, x) min(1, y) = min(1, x, y,
 xy), so each rule is one or more bounds of the form  A >= c a^p  or  A <= c a^p.  In (log a, log A) these are straight
-lines: the feasible set is a convex polygon, from which aspect and area are drawn log-uniformly with no rejection. For a
+lines: the feasible set is a convex polygon, from which aspect and area are drawn log-uniformly without a miss. For a
 given shape the feasible positions are an interval per axis.
 """
 
@@ -89,6 +89,7 @@ class WindowShapes:
 
     @property
     def empty(self) -> bool:
+        """Whether no window obeys these rules."""
         return self.log_aspect[0] > self.log_aspect[1]
 
     def log_area(self, log_aspect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,10 +133,9 @@ class WindowShapes:
     ) -> np.ndarray:
         """(T, 4) windows of the given shapes; u, v in 0..1 say where in its feasible interval each axis lies.
 
-        The axis that is placed first must leave the other one enough room: what it must hold is the needed area over
-            the most that the other can
-        hold. The second axis then holds the rest. A window as large as allowed always fits when it is nearest to
-        centred, so no interval is empty.
+        The axis that is placed first must leave the other one enough room: it has to hold the needed area over the most
+        that the other one can hold. The second axis then holds the rest. A feasible shape obeys all rules when it is
+        nearest to centred, so no interval is empty.
         """
         sides = (width, height)
         most = (

@@ -12,8 +12,10 @@ import math
 import numpy as np
 
 from .rules import (
+    SLACK,
     WindowMeasure,
     WindowRules,
+    clip_boxes,
     few_others,
     intersections,
     measure_window,
@@ -145,11 +147,11 @@ def canonical_window(
     shapes = WindowShapes(target, scene_size, out_size, rules)
     if shapes.empty:
         return None, _why_no_shape(target, scene_size, out_size, rules)
-    # A window that holds the share s of the target holds at least c - (1 - s) of it under a box that covers c of it, so
-    # that others >= 1 - (1 - c) / s, which is least at s = min_inside.
+    # Others cover c of the target's box. A window that holds the share s of the target holds at least c - (1 - s) of
+    # that, so that others >= 1 - (1 - c) / s, which is least at s = min_inside.
     if len(others):
-        covered = intersections(target[None], others).max() / float(np.prod(target[2:] - target[:2]))
-        if 1 - (1 - covered) / rules.min_inside >= rules.max_others:
+        covered = union_area(clip_boxes(others, target)) / float(np.prod(target[2:] - target[:2]))
+        if 1 - (1 - covered) / rules.min_inside >= max(rules.max_others, SLACK):
             return None, 'crowded'
 
     low, high = shapes.log_aspect

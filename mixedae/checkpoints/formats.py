@@ -1,8 +1,8 @@
 """Formats of checkpoints: one entry each, that says how to know it and how to name its weights as the backbone does.
 
-The backbone's names are timm's (``patch_embed.proj``, ``blocks.0.attn.qkv``, ``norm``, ...). A format's ``convert``
-takes a state dict and returns the weights meant for the backbone under those names; what it does not return is reported as
-left out. A new format is one more entry of ``FORMATS``.
+The backbone's names are timm's (``patch_embed.proj``, ``blocks.0.attn.qkv``, ``norm``, ...). ``convert`` of a format
+takes a state dict and returns the weights meant for the backbone under those names; what it does not return is reported
+as left out. A new format is one more entry of ``FORMATS``.
 """
 
 from __future__ import annotations

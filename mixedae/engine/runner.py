@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -32,7 +33,7 @@ class SafeRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> SafeRunner:
-        cfg = cfg.copy()
+        cfg = copy.deepcopy(cfg)
         adapt_to_device(cfg)
         return super().from_cfg(cfg)
 

@@ -135,3 +135,29 @@ def test_preflight__finds_broken_and_foreign_images(index_file, tmp_path):
         dataset[6]
     with pytest.raises(RuntimeError, match=r's5\.png has 30x30 pixels, but its annotation says 200x180'):
         dataset[15]
+
+
+def test_object_crop_dataset__through_mmengines_loader(index_file):
+    from mmengine.runner import Runner
+
+    import mixedae  # noqa: F401  (registers the scope)
+
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=dict(type='mixedae.ObjectCropDataset', index_file=str(index_file)),
+            sampler=dict(type='mixedae.GroupSampler', group_size=4),
+            batch_size=8,
+            num_workers=0,
+            drop_last=True,
+            collate_fn=dict(type='default_collate'),
+        ),
+        seed=11,
+    )
+    assert loader.sampler.seed == 11
+    seen = []
+    for batch in loader:
+        assert batch['inputs'].shape == (8, 3, 48, 48) and batch['inputs'].dtype == torch.uint8
+        for group in batch['data_samples']['scene'].reshape(2, 4).tolist():
+            assert len(set(group)) == 4
+        seen += batch['data_samples']['object'].tolist()
+    assert sorted(seen) == list(range(24))

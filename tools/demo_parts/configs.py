@@ -21,7 +21,7 @@ def pretrain_config(index_file: Path, budget: Budget, seed: int) -> dict[str, An
     patches = (budget.crop // 16) ** 2
     assert patches % 4 == 0, 'r * L must be whole'
     return {
-        'model': {'encoder': {'arch': budget.arch, 'img_size': budget.crop}},
+        'model': {'encoder': {'arch': _arch(budget), 'img_size': budget.crop}},
         'train_dataloader': {
             'batch_size': budget.pretrain_batch,
             'dataset': {'index_file': str(index_file), 'size': budget.crop, 'seed': seed},
@@ -120,7 +120,12 @@ def write_config(path: Path, base: str, overrides: dict[str, Any], title: str, c
 
 def _backbone(budget: Budget, checkpoint: Path | None, blocks: tuple[int, ...]) -> dict[str, Any]:
     init = {'type': 'Pretrained', 'checkpoint': str(checkpoint)} if checkpoint else None
-    return {'arch': budget.arch, 'img_size': budget.crop, 'out_indices': blocks, 'init_cfg': init}
+    return {'arch': _arch(budget), 'img_size': budget.crop, 'out_indices': blocks, 'init_cfg': init}
+
+
+def _arch(budget: Budget) -> str | dict[str, Any]:
+    """MMEngine replaces the base's name by a dict only if it is told to."""
+    return budget.arch if isinstance(budget.arch, str) else {'_delete_': True, **budget.arch}
 
 
 def _scenes(scenes: Scenes, names: dict[str, list[str]]) -> dict[str, Any]:

@@ -167,11 +167,6 @@ def _segmentation(train_images: Path, train_labels: Path, val_images: Path, val_
     suffix = next((p.suffix for p in sorted(train_images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES), None)
     if suffix is None:
         raise DataError(f'{train_images} holds no image ({", ".join(IMAGE_SUFFIXES)})')
-    for images, labels in ((train_images, train_labels), (val_images, val_labels)):
-        have = {path.stem for path in labels.glob('*.png')}
-        lacking = sorted(path.name for path in images.glob(f'*{suffix}') if path.stem not in have)
-        if lacking:
-            raise DataError(f'{len(lacking)} images of {images} have no label map in {labels}, {lacking[0]} for one')
     return Segmentation(train_images, train_labels, val_images, val_labels, classes, suffix)
 
 

@@ -1,0 +1,267 @@
+"""Checks before a run: each bad input has its sentence, good input passes."""
+
+import json
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mixedae.engine import data_checks
+from mixedae.engine.data_checks import check_coco, check_headers, check_segmentation, missing_files
+from mixedae.engine.preflight import check_batch, check_checkpoints, check_num_classes, leaf_datasets, preflight
+
+
+def write_image(path, size=(12, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', size, (90, 120, 30)).save(path)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Two images, three categories; returns (annotation file, folder, a function that changes the file)."""
+    for name in ('a.jpg', 'deep/b.jpg'):
+        write_image(tmp_path / 'images' / name)
+    content = dict(
+        images=[dict(id=i, file_name=name, width=12, height=8) for i, name in enumerate(['a.jpg', 'deep/b.jpg'])],
+        annotations=[dict(id=1, image_id=0, category_id=7, bbox=[1, 1, 4, 4], area=16, iscrowd=0)],
+        categories=[dict(id=7, name='cup'), dict(id=9, name='plate'), dict(id=4, name='fork')],
+    )
+    file = tmp_path / 'train.json'
+
+    def change(**changes):
+        file.write_text(json.dumps({**content, **changes}))
+
+    change()
+    return file, tmp_path / 'images', change
+
+
+def test_check_coco__good(coco):
+    file, folder, _ = coco
+    check_coco(file, folder, ('cup', 'plate', 'fork'))
+    check_coco(file, folder, ('cup', 'fork'))  # a subset, in the order of the file
+    check_coco(file, folder, None)
+
+
+def test_check_coco__missing_file_and_folder(coco):
+    file, folder, _ = coco
+    with pytest.raises(
+        FileNotFoundError, match=r'The annotation file .*none\.json does not exist: set data_root and ann'
+    ):
+        check_coco(file.with_name('none.json'), folder, None)
+    with pytest.raises(FileNotFoundError, match=r'The image folder .*elsewhere does not exist: set its path'):
+        check_coco(file, folder / 'elsewhere', None)
+    with pytest.raises(FileNotFoundError, match='is a file'):
+        check_coco(file, file, None)
+
+
+def test_check_coco__absent_images(coco):
+    file, folder, _ = coco
+    (folder / 'deep' / 'b.jpg').unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r'names 1 of 2 images that are not in .*images, e\.g\. deep/b\.jpg: set'
+    ):
+        check_coco(file, folder, None)
+
+
+@pytest.mark.parametrize(
+    'changes, sentence',
+    [
+        (dict(categories=[]), 'has an empty category list, so there is nothing to learn'),
+        (dict(images=[]), 'names no images'),
+        (dict(annotations=[]), 'has no annotations, so there is nothing to learn'),
+        (dict(annotations=None), "is not a COCO annotation file: it has no list 'annotations'"),
+    ],
+)
+def test_check_coco__empty_lists(coco, changes, sentence):
+    file, folder, change = coco
+    change(**changes)
+    with pytest.raises(ValueError, match=sentence):
+        check_coco(file, folder, None)
+
+
+def test_check_coco__annotations_may_be_absent_in_testing(coco):
+    file, folder, change = coco
+    change(annotations=[])
+    check_coco(file, folder, None, need_annotations=False)
+
+
+def test_check_coco__not_json(coco):
+    file, folder, _ = coco
+    for content in (b'{"images": [', b'\xff\xfe\x00'):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r'train\.json is not JSON'):
+            check_coco(file, folder, None)
+
+
+@pytest.mark.parametrize(
+    'classes, sentence',
+    [
+        (
+            ('cup', 'knife'),
+            r"metainfo\.classes names 'knife', which .*train\.json does not have \(its categories: cup, plate",
+        ),
+        (('person', 'car'), r"names 'person' and 1 more, which .* mmdet would train on empty or shifted labels"),
+        (('plate', 'cup'), r'not in the order of the categories of .* write them as cup, plate'),
+        ('cup', r"metainfo\.classes is the text 'cup', not a tuple of names: write \('cup',\)"),
+    ],
+)
+def test_check_coco__classes(coco, classes, sentence):
+    file, folder, _ = coco
+    with pytest.raises(ValueError, match=sentence):
+        check_coco(file, folder, classes)
+
+
+@pytest.mark.parametrize('content', [b'', b'not an image', b'\xff\xd8\xff\xe0 cut off'])
+def test_check_coco__image_that_does_not_decode(coco, content):
+    file, folder, _ = coco
+    (folder / 'a.jpg').write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r'The image .*a\.jpg does not decode \(.*\): replace it or take it out of .*train'
+    ):
+        check_coco(file, folder, None)
+
+
+def test_check_headers__samples_many(tmp_path, monkeypatch):
+    for i in range(30):
+        write_image(tmp_path / f'{i}.png')
+    paths = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(data_checks, 'ALL_HEADERS_UP_TO', 10)
+    monkeypatch.setattr(data_checks, 'SAMPLED_HEADERS', 5)
+    opened = []
+    real_open = Image.open
+    monkeypatch.setattr(data_checks.Image, 'open', lambda path: opened.append(path) or real_open(path))
+    check_headers(paths, 'list')
+    assert len(set(opened)) == 5
+    opened.clear()
+    check_headers(paths[:10], 'list')
+    assert opened == paths[:10]
+
+
+def test_missing_files(tmp_path):
+    write_image(tmp_path / 'x' / 'a.png')
+    assert missing_files(tmp_path, ['x/a.png', 'x/b.png', 'y/a.png']) == ['x/b.png', 'y/a.png']
+
+
+@pytest.fixture
+def segmentation(tmp_path):
+    for name in ('a', 'sub/b'):
+        write_image(tmp_path / 'images' / f'{name}.jpg')
+        path = tmp_path / 'labels' / f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8)).save(path)
+    return tmp_path / 'images', tmp_path / 'labels'
+
+
+def test_check_segmentation__good(segmentation):
+    check_segmentation(*segmentation, 3, reduce_zero_label=True)
+    check_segmentation(*segmentation, 4)
+    check_segmentation(*segmentation, 3, ignore_index=3)
+    check_segmentation(*segmentation, None)
+    check_segmentation(segmentation[0], None, 2)
+
+
+@pytest.mark.parametrize(
+    'num_classes, options, sentence',
+    [
+        (
+            2,
+            dict(reduce_zero_label=True),
+            r'holds the value 3, but the config has 2 classes, so labels are 1\.\.2, 0 is unl',
+        ),
+        (3, {}, r'holds the value 3, but the config has 3 classes, so labels are 0\.\.2: set metainfo\.classes'),
+        (4, dict(image_suffix='.png'), r'has no \*\.png files: set data_prefix\.img_path'),
+        (4, dict(label_suffix='_l.png'), r'2 images of .*images have no label map in .*labels, e\.g\. a_l\.png'),
+    ],
+)
+def test_check_segmentation__bad(segmentation, num_classes, options, sentence):
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        check_segmentation(*segmentation, num_classes, **options)
+
+
+def test_check_segmentation__broken_files(segmentation):
+    images, labels = segmentation
+    with pytest.raises(FileNotFoundError, match=r'The label map folder .*none does not exist'):
+        check_segmentation(images, labels / 'none', 4)
+    write_image(labels / 'a.png')
+    with pytest.raises(ValueError, match=r'The label map .*a\.png has mode RGB, not one value for each pixel'):
+        check_segmentation(images, labels, 4)
+    (labels / 'a.png').write_bytes(b'x')
+    with pytest.raises(ValueError, match=r'a\.png does not decode'):
+        check_segmentation(images, labels, 4)
+    (labels / 'a.png').unlink()
+    with pytest.raises(FileNotFoundError, match=r'1 of 2 images of .* have no label map'):
+        check_segmentation(images, labels, 4)
+
+
+def pretraining(batch_size, mixing_ratio=0.25, group_size=None, model_type='mixedae.MixedAE'):
+    sampler = dict(type='mixedae.GroupSampler', **({} if group_size is None else dict(group_size=group_size)))
+    model = dict(type=model_type, mixing_ratio=mixing_ratio)
+    return Config(dict(model=model, train_dataloader=dict(batch_size=batch_size, sampler=sampler)))
+
+
+def test_check_batch():
+    check_batch(pretraining(8))
+    check_batch(pretraining(6, mixing_ratio=0.5, group_size=2))
+    check_batch(pretraining(7, model_type='mixedae.MAE'))
+    with pytest.raises(
+        ValueError, match=r'batch_size is 6, which is not a multiple of the group size 4 .* make it 4 or 8'
+    ):
+        check_batch(pretraining(6))
+    with pytest.raises(ValueError, match='make it 4'):
+        check_batch(pretraining(2))
+    with pytest.raises(ValueError, match=r'sampler\.group_size is 4, but the model mixes groups of 2'):
+        check_batch(pretraining(8, mixing_ratio=0.5))
+
+
+def test_check_checkpoints(tmp_path):
+    file = tmp_path / 'a.pth'
+    file.touch()
+    backbone = dict(type='X', init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    check_checkpoints(Config(dict(model=dict(backbone=backbone), load_from=str(file))))
+    for model, load_from in (
+        (dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='none.pth'))), None),
+        (dict(neck=[dict(init_cfg=[dict(type='Pretrained', checkpoint='none.pth')])]), None),
+        ({}, 'none.pth'),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"The checkpoint 'none\.pth' does not exist"):
+            check_checkpoints(Config(dict(model=model, load_from=load_from)))
+
+
+def test_check_num_classes():
+    model = dict(
+        rpn_head=dict(num_classes=1),
+        roi_head=dict(bbox_head=[dict(num_classes=3), dict(num_classes=80)], mask_head=dict(num_classes=3)),
+    )
+    with pytest.raises(ValueError, match=r'model\.roi_head\.bbox_head\[1\]\.num_classes is 80, but the dataset has 3'):
+        check_num_classes(model, 3)
+    model['roi_head']['bbox_head'][1]['num_classes'] = 3
+    check_num_classes(model, 3)
+    with pytest.raises(ValueError, match=r'model\.decode_head\.num_classes is 19'):
+        check_num_classes(dict(decode_head=dict(num_classes=19)), 2)
+
+
+def test_leaf_datasets():
+    a, b = dict(type='A'), dict(type='B')
+    wrapped = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[a, b]))
+    assert list(leaf_datasets(wrapped)) == [a, b]
+
+
+def test_preflight__asks_our_datasets(tmp_path):
+    """Datasets of object_aware have preflight(); sampler and phase come into the sentence."""
+    for i in range(5):
+        write_image(tmp_path / f'{i}.jpg', (40, 30))
+    cfg = pretraining(4)
+    cfg.default_scope = 'mixedae'
+    cfg.train_dataloader.dataset = dict(type='mixedae.ImageDataset', root=str(tmp_path), size=16)
+    preflight(cfg)
+    (tmp_path / '3.jpg').write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'train data: .*3\.jpg'):
+        preflight(cfg)
+    (tmp_path / '3.jpg').unlink()
+    (tmp_path / '4.jpg').unlink()
+    with pytest.raises(ValueError, match='train data: 3 items of 3 scenes give 0 groups of 4'):
+        preflight(cfg)
+    cfg.train_dataloader.dataset.root = str(tmp_path / 'none')
+    with pytest.raises(FileNotFoundError, match='train data: Image folder .* does not exist'):
+        preflight(cfg)
