@@ -3,9 +3,10 @@
     python tools/demo.py                       embedded data, about 12 minutes on two CPU cores
     python tools/demo.py --data DIR            your own data (COCO and ADE20K names, or det/ and seg/)
 
-`make demo` and `make demo DATA=DIR` do the same. Every stage is a command that is printed before it runs and can be run by
-hand; its config stays under WORK_DIR/configs, its whole log under WORK_DIR/logs. Finished stages are skipped on a second call
-unless something that they read changed. At the end: WORK_DIR/report.html, and the same figures in WORK_DIR/metrics.json.
+`make demo` and `make demo DATA=DIR` do the same. Every stage is a command that is printed before it runs and can be
+run by hand; its config stays under WORK_DIR/configs, its whole log under WORK_DIR/logs. Finished stages are skipped
+on a second call unless something that they read changed. At the end: WORK_DIR/report.html, and the same figures in
+WORK_DIR/metrics.json.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # so that a checkout works without being installed
     sys.path.insert(0, str(ROOT))
 
-from tools.demo_parts.budgets import BUDGETS  # noqa: E402
-from tools.demo_parts.layout import DataError, find_layout  # noqa: E402
-from tools.demo_parts.stages import Journey, Stage, StageError, clock, relative  # noqa: E402
+from tools.demo_parts.budgets import BUDGETS
+from tools.demo_parts.layout import DataError, find_layout
+from tools.demo_parts.stages import Journey, Stage, StageError, clock, relative
 
 EMBEDDED = 'embedded demo data (drawn scenes)'
 
@@ -79,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     layout = find_layout(data)
     print(f'\nData: {data} ({layout.kind})', flush=True)
     print(f'      {check_once(layout, args.work_dir / "stamps" / "data.txt")}', flush=True)
-    plan = Plan(ROOT, args.work_dir, layout, budget, args.budget, args.seed, cuda(), str(data) if args.data else EMBEDDED)
+    plan = Plan(
+        ROOT, args.work_dir, layout, budget, args.budget, args.seed, cuda(), str(data) if args.data else EMBEDDED
+    )
     stages = plan.stages()
     journey.total = len(journey.records) + len(stages)
     commands: list[str] = []
@@ -98,9 +101,10 @@ def embedded_data(args: argparse.Namespace, folder: Path) -> Stage:
     """The stage that draws the embedded data."""
     budget = BUDGETS[args.budget]
     train, val = budget.scenes
+    place = json.dumps(relative([str(folder)], ROOT)[0])
     code = (
         'from object_aware.synthetic import write_demo_data; '
-        f'write_demo_data({json.dumps(relative([str(folder)], ROOT)[0])}, num_train={train}, num_val={val}, size={budget.scene_size}, seed={args.seed})'
+        f'write_demo_data({place}, num_train={train}, num_val={val}, size={budget.scene_size}, seed={args.seed})'
     )
     return Stage(
         name='data',
@@ -118,7 +122,7 @@ def cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def save_plan(plan, args: argparse.Namespace, records: dict[str, dict], commands: list[str]) -> None:  # noqa: ANN001
+def save_plan(plan, args: argparse.Namespace, records: dict[str, dict], commands: list[str]) -> None:
     """What the report stage needs; an unchanged file is left alone, so that an unchanged report is not drawn again."""
     text = json.dumps(
         {

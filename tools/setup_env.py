@@ -146,7 +146,8 @@ class Setup:
         project = [(self.root / name).read_text() for name in ('setup.cfg', 'setup.py', 'pyproject.toml')]
         python = '.'.join(map(str, self.base.version))
         ops_time = f'20 s; {self.ops_minutes()} min more where the ops are not compiled yet'
-        # name, what it does, how long it usually takes (see the measured times at the top), what it depends on, action
+        # Name, what it does, how long it usually takes, what it depends on, action. Measured on 2 busy cores: 4 s, 3 s,
+        # 2 min (45 s with the download in pip's cache), 15 to 35 s, 1 s, 5 to 12 s with the wheel in the cache.
         plan = [
             ('venv', f'virtual environment {self.venv}, Python {python}', '5 s',
              [self.base.tag, self.base.platform, str(self.venv)], self.make_venv),
@@ -212,16 +213,10 @@ def venv_python(venv: Path) -> Path:
     return venv / ('Scripts/python.exe' if os.name == 'nt' else 'bin/python')
 
 
-def prepare_folder(venv: Path, recreate: bool) -> None:
-    """Refuse a folder that is no environment; clear away one that is to go."""
-    if not venv.exists():
-        return
-    looks_like_one = venv.is_dir() and ((venv / 'pyvenv.cfg').exists() or not any(venv.iterdir()))
-    if not looks_like_one:
+def check_folder(venv: Path) -> None:
+    """Refuse a folder that holds something else: it would be cleared away."""
+    if venv.exists() and not (venv.is_dir() and ((venv / 'pyvenv.cfg').exists() or not any(venv.iterdir()))):
         raise SetupError(f'{venv} is there and is no virtual environment: move it away or give another with --venv.')
-    if recreate:
-        say(f'removing {venv}')
-        shutil.rmtree(venv)
 
 
 def sound_interpreter(venv: Path) -> machine.Interpreter | None:
@@ -267,8 +262,11 @@ def only_one(venv: Path) -> Iterator[None]:
 def make_environment(args: argparse.Namespace, runner: Callable[..., None] = commands.run_command) -> None:
     started = time.monotonic()
     venv = args.venv.expanduser().absolute()
+    check_folder(venv)
     with only_one(venv):
-        prepare_folder(venv, args.recreate)
+        if args.recreate and venv.exists():
+            say(f'removing {venv}')
+            shutil.rmtree(venv)
         present = sound_interpreter(venv)
         wanted = machine.choose_interpreter(args.python) if args.python or not present else present
         setup = Setup(venv, wanted, args.ops, args.cuda_ops, runner=runner)

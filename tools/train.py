@@ -17,6 +17,10 @@ REPO = Path(__file__).resolve().parent.parent
 if str(REPO) not in sys.path:  # so that a checkout works without being installed
     sys.path.insert(0, str(REPO))
 
+# Threads of torch's CPU operations sleep instead of spin while they wait for each other. Spinning gains nothing where
+# every thread has a core of its own, and where it has not (a loader, a neighbour) it costs a multiple of the work.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     from mmengine.config import DictAction
@@ -101,6 +105,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         runner = SafeRunner.from_cfg(cfg)
+    except (ValueError, KeyError) as error:  # the model refuses its arguments, or a type is not registered
+        print(f'error: {error.args[0]}', file=sys.stderr)
+        return 2
+    try:
         runner.train()
     except CheckpointError as error:  # a file that exists but cannot be used; all other errors keep their traceback
         print(f'error: {error}', file=sys.stderr)

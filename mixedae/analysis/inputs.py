@@ -115,9 +115,7 @@ def load_images(
     keys = keys[: len(keys) // group_size * group_size]
     if not keys:
         where = crop_index if folder is None else folder
-        raise ValueError(
-            f'{where} gives fewer than {group_size} images, not one group; or count is below {group_size}.'
-        )
+        raise ValueError(f'{where} and count={count} give fewer than {group_size} images, not one group.')
     samples = [dataset[key] for key in keys]
     pixels = torch.stack([sample['inputs'] for sample in samples])
     if folder is not None:

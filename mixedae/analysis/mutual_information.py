@@ -1,8 +1,8 @@
 """Mutual information of mixing, estimated on patches of photographs.
 
-A Gaussian is fitted to pairs of crops (patches reduced by PCA, covariance shrunk) and Eq 5 is evaluated in it, for pairs
-from different scenes and for pairs from one scene. What is measured is I(·; X1's hidden patches), the patches that must
-be reconstructed: finite without noise. :data:`LIMITS` says what the numbers cannot tell.
+A Gaussian is fitted to pairs of crops (patches reduced by PCA, covariance shrunk) and Eq 5 is evaluated in it, for
+pairs from different scenes and for pairs from one scene. What is measured is I(·; X1's hidden patches), the patches
+that must be reconstructed: finite without noise. :data:`LIMITS` says what the numbers cannot tell.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from object_aware.pixels import crop, open_image
 PAIR_KINDS = ('different scenes', 'one scene, apart', 'one scene, overlapping')
 
 LIMITS = (
-    'A Gaussian sees linear dependence of PCA values only. What a network can use (objects, textures, classes) is not in '
-    'these numbers; the true information may be larger.',
+    'A Gaussian sees linear dependence of PCA values only. What a network can use (objects, textures, classes) is not '
+    'in these numbers; the true information may be larger.',
     'Patches are reduced to a few PCA values, mostly brightness, colour and coarse gradients; fine detail is left out.',
-    'The plug-in value is too high: chance correlations of finite data count as information. The same estimate with the '
-    'pairs shuffled, where the truth is 0, shows by how much.',
+    'The plug-in value is too high: chance correlations of finite data count as information. The same estimate with '
+    'the pairs shuffled, where the truth is 0, shows by how much.',
     'The held-out value is the gain in log-density on scenes that the Gaussian was not fitted to. A gain over 0 beyond '
     'its error means that the second crop helps; a model that fits badly gives less than the truth, or a loss.',
     'Crops of one scene are not independent samples; errors and folds go by scene for that reason.',
@@ -161,8 +161,9 @@ def estimate_mixing(
         seed: of masks and folds.
 
     Returns:
-        In nats for each hidden patch: ``masked``, ``mixed``, ``gap`` (plug-in, fitted to all pairs), ``held_out_masked``,
-        ``held_out_mixed``, ``held_out_gap`` and its standard error over scenes ``held_out_gap_error``; ``shrinkage``.
+        In nats for each hidden patch: ``masked``, ``mixed``, ``gap`` (plug-in, fitted to all pairs),
+        ``held_out_masked``, ``held_out_mixed``, ``held_out_gap`` and its standard error over scenes
+        ``held_out_gap_error``; and ``shrinkage``.
     """
     count, length, channels = first.shape
     if first.shape != second.shape or scenes.shape != (count,):

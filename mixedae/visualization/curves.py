@@ -18,8 +18,8 @@ Curve = tuple[np.ndarray, np.ndarray]  # steps (n,), values (n,)
 def read_scalars(run_dir: str | Path) -> dict[str, Curve]:
     """Every scalar of a run: `name -> (steps, values)`, steps ascending.
 
-    Reads all `<run_dir>/*/vis_data/scalars.json` (one JSON object a line, as MMEngine's LocalVisBackend writes them); of a
-    resumed run the later file wins where both hold a step. A last line cut off by a kill is passed over.
+    Reads all `<run_dir>/*/vis_data/scalars.json` (one JSON object a line, as MMEngine's LocalVisBackend writes them);
+    of a resumed run the later file wins where both hold a step. A last line cut off by a kill is passed over.
 
     Raises:
         FileNotFoundError: no such file, with the folder named.
@@ -115,7 +115,7 @@ def _as_arrays(points: Curve | Sequence[tuple[float, float]]) -> Curve:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _style(axes, xlabel: str, ylabel: str, percent: bool) -> None:  # noqa: ANN001 - matplotlib Axes
+def _style(axes, xlabel: str, ylabel: str, percent: bool) -> None:
     for side in ('top', 'right', 'left'):
         axes.spines[side].set_visible(False)
     axes.spines['bottom'].set_color(FAINT)
@@ -132,7 +132,7 @@ def _style(axes, xlabel: str, ylabel: str, percent: bool) -> None:  # noqa: ANN0
     axes.set_ylabel(ylabel, color=INK, fontsize=9)
 
 
-def _label_ends(axes, ends: list[list]) -> None:  # noqa: ANN001 - matplotlib Axes
+def _label_ends(axes, ends: list[list]) -> None:
     """Write each name at the end of its line, pushed apart so that none covers another."""
     low, high = axes.get_ylim()
     gap = 0.075 * (high - low)
@@ -143,5 +143,14 @@ def _label_ends(axes, ends: list[list]) -> None:  # noqa: ANN001 - matplotlib Ax
     overflow = max(0.0, heights[-1] - high)
     heights = [height - overflow for height in heights]
     for (_, name, colour, _), height in zip(ends, heights, strict=True):
-        axes.annotate(name, (1.0, height), xycoords=('axes fraction', 'data'), xytext=(6, 0), textcoords='offset points',
-                      color=colour, fontsize=9, va='center', annotation_clip=False)  # fmt: skip
+        axes.annotate(
+            name,
+            (1.0, height),
+            xycoords=('axes fraction', 'data'),
+            xytext=(6, 0),
+            textcoords='offset points',
+            color=colour,
+            fontsize=9,
+            va='center',
+            annotation_clip=False,
+        )

@@ -132,7 +132,7 @@ def draw_objects(
 def colour_labels(
     label_map: np.ndarray, num_classes: int, image: np.ndarray | None = None, alpha: float = 0.6, ignore: int = 255
 ) -> np.ndarray:
-    """A label map (H, W) as class colours, over the image if one is given; pixels of value `ignore` show the image (or grey)."""
+    """A label map (H, W) as class colours, over the image if given; pixels of value `ignore` show it (or grey)."""
     label_map = np.asarray(label_map)
     known = label_map != ignore
     if known.any() and int(label_map[known].max()) >= num_classes:

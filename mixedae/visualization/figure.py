@@ -21,7 +21,7 @@ _VARIABLES = {INK: 'var(--ink)', FAINT: 'var(--line)', **{c: f'var(--s{i})' for 
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of `width` x `height` inches with its own Agg canvas and a transparent ground; pyplot never hears of it."""
+    """A figure of `width` x `height` inches with its own canvas and a transparent ground; pyplot never hears of it."""
     figure = Figure(figsize=(width, height), layout='constrained')
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0.0)
@@ -45,7 +45,9 @@ def to_svg(figure: Figure, label: str = '') -> str:
         svg = svg.replace(colour, variable)
     # The namespace of links is not needed inside HTML, and a fixed size would not shrink on a phone.
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', '', svg).replace('xlink:href', 'href')
-    svg = re.sub(r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{_escape(label)}">', svg)
+    svg = re.sub(
+        r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{_escape(label)}">', svg
+    )
     return _unique_ids(svg, label)
 
 

@@ -73,7 +73,8 @@ class Page:
     ) -> None:
         """A grid of pictures with column titles: rows of (row title, data URIs); None leaves a cell empty.
 
-        `cell` is the least width of a picture in CSS pixels; a grid too wide for the screen scrolls inside its own frame.
+        `cell` is the least width of a picture in CSS pixels; a grid too wide for the screen scrolls inside its own
+        frame.
         """
         head = ''.join(f'<th scope="col">{escape(column)}</th>' for column in columns)
         titled = any(title for title, _ in rows)
@@ -82,14 +83,17 @@ class Page:
             if len(uris) != len(columns):
                 raise ValueError(f'a row of {len(uris)} pictures under {len(columns)} columns')
             cells = ''.join(
-                f'<td><img src="{uri}" alt="{escape(f"{column} {title}".strip())}" loading="lazy"></td>' if uri else '<td></td>'
+                f'<td><img src="{uri}" alt="{escape(f"{column} {title}".strip())}" loading="lazy"></td>'
+                if uri
+                else '<td></td>'
                 for column, uri in zip(columns, uris, strict=True)
             )
             first = f'<th scope="row">{escape(title)}</th>' if titled else ''
             body.append(f'<tr>{first}{cells}</tr>')
         corner = '<th></th>' if titled else ''
         self._parts.append(
-            f'<div class="scroll"><table class="pictures" style="--cell:{cell}px"><thead><tr>{corner}{head}</tr></thead>'
+            f'<div class="scroll"><table class="pictures" style="--cell:{cell}px">'
+            f'<thead><tr>{corner}{head}</tr></thead>'
             f'<tbody>{"".join(body)}</tbody></table></div>'
         )
 
@@ -116,9 +120,7 @@ class Page:
 
     def legend(self, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> None:
         """Names with their colours."""
-        items = ''.join(
-            f'<li><i style="background:rgb{colour}"></i>{escape(name)}</li>' for name, colour in entries
-        )
+        items = ''.join(f'<li><i style="background:rgb{colour}"></i>{escape(name)}</li>' for name, colour in entries)
         self._parts.append(f'<ul class="legend">{items}</ul>')
 
     def code(self, text: str, summary: str = '') -> None:

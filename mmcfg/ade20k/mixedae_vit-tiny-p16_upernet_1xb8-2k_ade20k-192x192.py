@@ -14,7 +14,8 @@ classes). To train on your own, inherit and set the data, the classes and their 
         backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain/last.pth')),
         decode_head=dict(num_classes=2), auxiliary_head=dict(num_classes=2))
 
-For another width also set `model.neck.in_channels` and the `in_channels` of both heads.
+For another ViT set `model.backbone.arch` (a dict of sizes needs `_delete_=True`), and with another width
+`model.neck.in_channels` and the `in_channels` of both heads.
 
     2000 iters * 8 images/iter = 16000 crops
 """

@@ -15,7 +15,8 @@ and set the data, the classes and their number:
         backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain/last.pth')),
         roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))
 
-For another width also set `model.neck.in_channels`.
+For another ViT set `model.backbone.arch` (a dict of sizes needs `_delete_=True`), and with another width
+`model.neck.in_channels`.
 
     2000 iters * 4 images/iter = 8000 images
 """

@@ -263,5 +263,5 @@ def test_preflight__asks_our_datasets(tmp_path):
     with pytest.raises(ValueError, match='train data: 3 items of 3 scenes give 0 groups of 4'):
         preflight(cfg)
     cfg.train_dataloader.dataset.root = str(tmp_path / 'none')
-    with pytest.raises(FileNotFoundError, match='train data: Image folder .* does not exist'):
+    with pytest.raises(FileNotFoundError, match=r'train data: Image folder .* does not exist'):
         preflight(cfg)

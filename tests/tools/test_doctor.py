@@ -99,9 +99,12 @@ def test_ops__broken_is_explained(modules, source, words):
 
 def test_ops__mend_elsewhere_compiles_the_distribution_in_use(modules):
     modules(with_ops("raise ImportError('undefined symbol: _Z')"))
-    assert '--no-binary onedl-mmcv' in verdict('mmcv ops', OTHER).mend
-    assert "--no-binary mmcv 'mmcv>=" in verdict('mmcv ops', STOCK).mend
-    assert verdict('mmcv ops', OTHER).mend.startswith('MMCV_WITH_OPS=1 /conda/bin/python -m pip install')
+    mend = verdict('mmcv ops', OTHER).mend
+    assert mend.startswith('MMCV_WITH_OPS=1 /conda/bin/python -m pip install')
+    assert "--no-binary onedl-mmcv --no-deps --force-reinstall 'onedl-mmcv>=" in mend
+    assert "--no-binary mmcv --no-deps --force-reinstall 'mmcv>=" in verdict('mmcv ops', STOCK).mend
+    missing = doctor.judge(part('mmcv'), {'missing': True, 'installed': []}, OTHER, set())
+    assert missing.mend.endswith("--no-binary onedl-mmcv 'onedl-mmcv>=2.3,<2.4'")  # with what it depends on
 
 
 # --- other parts ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """tools/setup_env.py without network: steps, stamps, the cache of compiled wheels, the sentences of failures."""
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -326,11 +327,13 @@ def test_make_environment__force_and_recreate(journey):
     assert not (journey.venv / 'mine').exists()
 
 
-def test_prepare_folder__refuses_what_is_no_environment(tmp_path):
-    (tmp_path / 'photo.jpg').write_text('')
+def test_check_folder__refuses_what_is_no_environment(tmp_path, journey):
+    journey.venv.mkdir()
+    (journey.venv / 'photo.jpg').write_text('')
     with pytest.raises(SetupError, match='is no virtual environment'):
-        setup_env.prepare_folder(tmp_path, recreate=True)
-    assert (tmp_path / 'photo.jpg').exists()
+        journey('--recreate')
+    assert (journey.venv / 'photo.jpg').exists()
+    assert not journey.venv.with_name('env.lock').exists()
 
 
 def test_main__error_is_one_sentence(tmp_path, capsys):
@@ -428,17 +431,29 @@ def test_run_command__shows_that_it_lives(monkeypatch, capsys):
     assert '... 0 s, 3 of 78 files compiled' in capsys.readouterr().out
 
 
+# A child that, like ninja, has its own child in another process group and ends it when it is told to end itself.
+LIKE_NINJA = """
+import signal, subprocess, sys
+inner = subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True)
+def end(*_):
+    inner.kill()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
+inner.wait()
+"""
+
+
 def test_run_command__interrupt_ends_the_children(tmp_path, monkeypatch):
     monkeypatch.setattr(commands, 'HEARTBEAT_SECONDS', 0.5)
-    grandchild = f'import time; time.sleep(2); open({str(tmp_path / "late")!r}, "w")'
-    child = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {grandchild!r}])'
+    late = f'import time; time.sleep(1.5); open({str(tmp_path / "late")!r}, "w")'
 
     def interrupt():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        commands.run_command([sys.executable, '-c', child], env=dict(os.environ), progress=interrupt)
-    time.sleep(2.2)
+        command = [sys.executable, '-c', LIKE_NINJA, late]
+        commands.run_command(command, env=dict(os.environ), progress=interrupt)
+    time.sleep(1.7)
     assert not (tmp_path / 'late').exists()
 
 
@@ -482,3 +497,13 @@ def test_pins__every_line_is_pinned_and_named_once():
         assert len(pins) == len(lines), file.name
         seen += [name.replace('_', '-') for name in pins]
     assert len(seen) == len(set(seen))
+
+
+def test_end_group__deaf_process_is_killed():
+    deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print("up", flush=True); time.sleep(60)'
+    process = subprocess.Popen([sys.executable, '-c', deaf], start_new_session=True, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    start = time.monotonic()
+    commands.end_group(process, patience=0.3)
+    assert process.returncode == -9
+    assert time.monotonic() - start < 10

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """A fine-tuning run. `size` is (width, height) of a detection image's frame, or (height, width) of a segmentation crop."""
+    """A fine-tuning run. `size`: (width, height) a detection image fits in; (height, width) of a segmentation crop."""
 
     iterations: int
     batch: int
@@ -19,7 +19,8 @@ class Task:
 class Budget:
     """One row of the table.
 
-    `scenes` is the size of the embedded data (train, val), `scene_size` its (width, height); both mean nothing with --data.
+    `scenes` is the size of the embedded data (train, val), `scene_size` its (width, height); both mean nothing with
+    --data.
     """
 
     minutes: float  # on two CPU cores, all stages, measured as the comment beside the row says
@@ -40,18 +41,18 @@ BUDGETS = {
     'quick': Budget(
         minutes=12,
         crop=128,
-        pretrain_iterations=500,
+        pretrain_iterations=650,
         pretrain_batch=64,
-        detection=Task(200, 8, (256, 192), 100),
-        segmentation=Task(200, 8, (192, 192), 100),
+        detection=Task(400, 4, (192, 144), 100),
+        segmentation=Task(300, 4, (144, 144), 100),
     ),
     'full': Budget(
         minutes=75,
         crop=128,
         pretrain_iterations=4000,
         pretrain_batch=64,
-        detection=Task(1000, 8, (320, 320), 1000),
-        segmentation=Task(1000, 8, (224, 224), 1000),
+        detection=Task(600, 8, (320, 320), 1000),
+        segmentation=Task(600, 8, (224, 224), 1000),
     ),
     # For the tests: every stage runs, nothing is learned.
     'micro': Budget(

@@ -12,8 +12,8 @@ from PIL import Image
 
 from tools.demo_parts.layout import DataError, Layout, Scenes
 
-# Decoding finds files that were cut short, which their headers do not show; about 300 photographs of 400 px a second. Above
-# this number a check would take longer than it saves, so headers have to do.
+# Decoding finds files that were cut short, which their headers do not show; about 300 photographs of 400 px a second.
+# Above this number a check would take longer than it saves, so headers have to do.
 DECODE_UP_TO = 20_000
 
 
@@ -60,7 +60,9 @@ def check_decodes(images: list[Path], progress: Callable[[int, int], None] | Non
                 image.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = str(error).split(' <')[0]
-            raise DataError(f'the image {path} does not decode ({reason}): replace it, or take it out of the annotations') from None
+            raise DataError(
+                f'the image {path} does not decode ({reason}): replace it, or take it out of the annotations'
+            ) from None
         if progress is not None:
             progress(number, len(images))
 

@@ -1,4 +1,5 @@
-"""Writes the config of each stage: it inherits one of mmcfg/demo and sets data, classes, sizes and iterations, nothing else.
+"""Writes the config of each stage: it inherits one of mmcfg/demo and sets data, classes, sizes and iterations,
+nothing else.
 
 The files are there to be looked at and run again by hand.
 """
@@ -28,13 +29,18 @@ def pretrain_config(index_file: Path, budget: Budget, seed: int) -> dict[str, An
             'sampler': {'seed': seed},
         },
         **_schedule(budget.pretrain_iterations),
-        'default_hooks': {'logger': _interval(budget.pretrain_iterations), 'checkpoint': {'interval': budget.pretrain_iterations}},
+        'default_hooks': {
+            'logger': _interval(budget.pretrain_iterations),
+            'checkpoint': {'interval': budget.pretrain_iterations},
+        },
         'custom_hooks': [{'type': 'mixedae.PretrainMeterHook', 'interval': max(1, budget.pretrain_iterations // 40)}],
         'randomness': {'seed': seed},
     }
 
 
-def detection_config(data: Detection, val: Scenes, budget: Budget, seed: int, checkpoint: Path | None) -> dict[str, Any]:
+def detection_config(
+    data: Detection, val: Scenes, budget: Budget, seed: int, checkpoint: Path | None
+) -> dict[str, Any]:
     """Overrides of mixedae_vit-tiny-p16_mask-rcnn_coco-format.py; `val` may be a part of the data's own."""
     task = budget.detection
     names = {'classes': list(data.classes)}
@@ -48,7 +54,10 @@ def detection_config(data: Detection, val: Scenes, budget: Budget, seed: int, ch
         'model': {
             'backbone': _backbone(budget, checkpoint, (budget.blocks[-1],)),
             'neck': {'in_channels': budget.width},
-            'roi_head': {'bbox_head': {'num_classes': len(data.classes)}, 'mask_head': {'num_classes': len(data.classes)}},
+            'roi_head': {
+                'bbox_head': {'num_classes': len(data.classes)},
+                'mask_head': {'num_classes': len(data.classes)},
+            },
         },
         'train_dataloader': {'batch_size': task.batch, 'dataset': {**_scenes(data.train, names), 'pipeline': train}},
         'test_dataloader': {'batch_size': 1, 'dataset': {**_scenes(val, names), 'pipeline': test}},
@@ -94,7 +103,13 @@ def segmentation_config(data: Segmentation, budget: Budget, seed: int, checkpoin
             'dataset': {**common, 'data_root': None, 'data_prefix': train_folders, 'pipeline': train},
         },
         'test_dataloader': {
-            'dataset': {**common, 'data_root': None, 'data_prefix': val_folders, 'pipeline': test, 'indices': task.val_images}
+            'dataset': {
+                **common,
+                'data_root': None,
+                'data_prefix': val_folders,
+                'pipeline': test,
+                'indices': task.val_images,
+            }
         },
         **_fine_tuning(task, seed),
     }
@@ -107,7 +122,15 @@ def write_config(path: Path, base: str, overrides: dict[str, Any], title: str, c
         commands: lines that run it, for the docstring.
     """
     inherited = os.path.relpath(DEMO_CONFIGS / base, path.resolve().parent)
-    lines = [f'"""{title}', '', 'Written by tools/demo.py; run by', '', *[f'    {command}' for command in commands], '"""', '']
+    lines = [
+        f'"""{title}',
+        '',
+        'Written by tools/demo.py; run by',
+        '',
+        *[f'    {command}' for command in commands],
+        '"""',
+        '',
+    ]
     lines += [f"_base_ = ['{Path(inherited).as_posix()}']", '']
     for name, value in overrides.items():
         lines.append(f'{name} = {pprint.pformat(value, width=110, sort_dicts=False)}')
@@ -154,7 +177,13 @@ def _schedule(iterations: int) -> dict[str, Any]:
         'train_cfg': {'max_iters': iterations},
         'param_scheduler': [
             {'type': 'LinearLR', 'start_factor': 0.01, 'by_epoch': False, 'begin': 0, 'end': warmup},
-            {'type': 'CosineAnnealingLR', 'T_max': iterations - warmup, 'by_epoch': False, 'begin': warmup, 'end': iterations},
+            {
+                'type': 'CosineAnnealingLR',
+                'T_max': iterations - warmup,
+                'by_epoch': False,
+                'begin': warmup,
+                'end': iterations,
+            },
         ],
     }
 

@@ -50,8 +50,8 @@ def versions() -> dict[str, str]:
 def pretrain_figures(scalars: Mapping[str, Curve], group_size: int = 4) -> dict[str, object]:
     """Figures of pre-training from its scalars.
 
-    `loss_first` and `loss_last` are means of the total loss over the first and last twentieth of the log (one line at least);
-    accuracies are means over the last three measurements.
+    `loss_first` and `loss_last` are means of the total loss over the first and last twentieth of the log (one line at
+    least); accuracies are means over the last three measurements.
     """
     loss = scalars['loss'][1]
     span = max(1, len(loss) // 20)

@@ -39,7 +39,7 @@ def finish(plan: Plan, records: dict[str, dict], commands: list[str]) -> Path:
 
 
 def collect(plan: Plan, records: dict[str, dict], scalars: dict) -> dict:
-    """The content of metrics.json. AP is 0..1 as COCO's tools give it, mIoU, mAcc and aAcc are per cent as mmseg's give them."""
+    """The content of metrics.json. AP is 0..1 as COCO's tools give it; mIoU, mAcc and aAcc are per cent as mmseg's."""
     budget = plan.budget
     metrics = {
         'config': {
@@ -59,11 +59,13 @@ def collect(plan: Plan, records: dict[str, dict], scalars: dict) -> dict:
         'pretrain': facts.pretrain_figures(scalars['pretrain']),
     }
     for task in plan.tasks():
-        metrics[task] = {start: facts.test_figures(plan.work_dir / f'{task}_{start}' / 'metrics.json') for start in STARTS}
+        metrics[task] = {
+            start: facts.test_figures(plan.work_dir / f'{task}_{start}' / 'metrics.json') for start in STARTS
+        }
     return metrics
 
 
-def model_name(budget) -> str:  # noqa: ANN001 - Budget
+def model_name(budget) -> str:
     """ViT-Ti, or the sizes of a ViT without a name."""
     if budget.arch == 'tiny':
         return 'ViT-Ti'
@@ -89,7 +91,9 @@ def data_figures(plan: Plan) -> dict:
         }
     if layout.segmentation:
         part = layout.segmentation
-        train_count, val_count = (len(list(f.rglob(f'*{part.image_suffix}'))) for f in (part.train_images, part.val_images))
+        train_count, val_count = (
+            len(list(f.rglob(f'*{part.image_suffix}'))) for f in (part.train_images, part.val_images)
+        )
         figures['segmentation'] = {
             'train_images': train_count,
             'val_images': min(val_count, plan.budget.segmentation.val_images),

@@ -85,7 +85,9 @@ def find_layout(root: str | Path) -> Layout:
     """
     root = Path(root)
     if not root.exists():
-        raise DataError(f'the data folder {root} does not exist: give --data a folder as docs/get_started.md shows, or leave it out')
+        raise DataError(
+            f'the data folder {root} does not exist: give --data a folder as docs/get_started.md shows, or leave it out'
+        )
     if not root.is_dir():
         raise DataError(f'{root} is a file: --data wants a folder')
     found = [name for name in ('det', 'seg', 'pretrain') if (root / name).is_dir()]
@@ -98,8 +100,9 @@ def find_layout(root: str | Path) -> Layout:
     pretrain = ((detection.train,) if detection else ()) + extra
     if not detection and not segmentation and not extra:
         raise DataError(
-            f'{root} holds nothing that the demo knows: it looks for det/ and seg/, or annotations/instances_train2017.json '
-            'and train2017/ (COCO), or images/training/ and annotations/training/ (ADE20K)'
+            f'{root} holds nothing that the demo knows: it looks for det/ and seg/, or '
+            'annotations/instances_train2017.json and train2017/ (COCO), or images/training/ and '
+            'annotations/training/ (ADE20K)'
         )
     if not pretrain:
         raise DataError(
@@ -120,7 +123,9 @@ def read_classes(annotations: Path) -> tuple[str, ...]:
     try:
         content = json.loads(annotations.read_text(encoding='utf-8'))
     except json.JSONDecodeError as error:
-        raise DataError(f'{annotations} is not JSON (line {error.lineno}: {error.msg}): is the download complete?') from error
+        raise DataError(
+            f'{annotations} is not JSON (line {error.lineno}: {error.msg}): is the download complete?'
+        ) from error
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(content, dict) or key not in content:
             raise DataError(f'{annotations} is not in COCO format: it has no {key!r}')
@@ -145,7 +150,9 @@ def _own_detection(root: Path) -> Detection | None:
 def _detection(train: Scenes, val: Scenes) -> Detection:
     classes = read_classes(train.annotations)
     if read_classes(val.annotations) != classes:
-        raise DataError(f'{train.annotations} and {val.annotations} list different categories: make them the same, in the same order')
+        raise DataError(
+            f'{train.annotations} and {val.annotations} list different categories: give both the same, in one order'
+        )
     return Detection(train, val, classes)
 
 
@@ -158,7 +165,9 @@ def _own_segmentation(root: Path) -> Segmentation | None:
     return _segmentation(images / 'train', labels / 'train', images / 'val', labels / 'val', classes)
 
 
-def _segmentation(train_images: Path, train_labels: Path, val_images: Path, val_labels: Path, classes: Iterable[str]) -> Segmentation:
+def _segmentation(
+    train_images: Path, train_labels: Path, val_images: Path, val_labels: Path, classes: Iterable[str]
+) -> Segmentation:
     for path in (train_images, train_labels, val_images, val_labels):
         _folder(path, 'images and label maps of the same names')
     classes = tuple(classes)
@@ -192,7 +201,11 @@ def _ade20k(root: Path) -> Segmentation | None:
         images, labels = base / 'images', base / 'annotations'
         if (images / 'training').is_dir() and (labels / 'training').is_dir():
             return _segmentation(
-                images / 'training', labels / 'training', images / 'validation', labels / 'validation', _ade20k_classes(base)
+                images / 'training',
+                labels / 'training',
+                images / 'validation',
+                labels / 'validation',
+                _ade20k_classes(base),
             )
     return None
 

@@ -176,6 +176,7 @@ def _array(boxes: Any) -> np.ndarray:
 def _resize_masks(masks: np.ndarray, picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     resized = [
-        np.asarray(Image.fromarray(np.asarray(mask, dtype=np.uint8) * 255).resize((width, height))) > 127 for mask in masks
+        np.asarray(Image.fromarray(np.asarray(mask, dtype=np.uint8) * 255).resize((width, height))) > 127
+        for mask in masks
     ]
     return np.array(resized, dtype=bool).reshape(-1, height, width)

@@ -92,7 +92,9 @@ class Plan:
         test = self.tool('test.py', config, trained, '--work-dir', folder / 'test', '--out', metrics)
         if task == 'detection':
             base = 'mixedae_vit-tiny-p16_mask-rcnn_coco-format.py'
-            overrides = detection_config(self.layout.detection, self.detection_val(), self.budget, self.seed, checkpoint)
+            overrides = detection_config(
+                self.layout.detection, self.detection_val(), self.budget, self.seed, checkpoint
+            )
             inputs = (self.layout.detection.train.annotations, self.layout.detection.val.annotations)
         else:
             base = 'mixedae_vit-tiny-p16_upernet_label-maps.py'

@@ -41,7 +41,7 @@ def build_report(
     _transfer_tables(page, metrics)
     _pretraining(page, metrics, scalars['pretrain'], pictures)
     for task, lead in (
-        ('detection', 'Mask R-CNN with a feature pyramid over four blocks of the encoder.'),
+        ('detection', 'Mask R-CNN with a simple feature pyramid over the last block of the encoder.'),
         ('segmentation', 'UPerNet over four blocks of the encoder.'),
     ):
         if metrics.get(task):
@@ -87,8 +87,8 @@ def _transfer_tables(page: Page, metrics: dict) -> None:
         header = f'{task.capitalize()}, {counts["val_images"]} val images'
         page.table([header, *names], rows(results), mark_best=True)
     page.text(
-        'All values in per cent. Both starts have the same configuration, iterations, data order and seed; one run each, '
-        'so small gaps mean nothing.',
+        'All values in per cent. Both starts have the same configuration, iterations, data order and seed; one run '
+        'each, so small gaps mean nothing.',
         'lead',
     )
 
@@ -97,8 +97,8 @@ def _pretraining(page: Page, metrics: dict, scalars: Mapping[str, Curve], pictur
     data = metrics['data']['pretrain']
     page.section(
         'pretraining', 'Pre-training',
-        f'{data["crops"]} single-centric-object crops of {data["scenes"]} scenes. Four crops of four scenes are mixed into one '
-        'sequence; every patch has to find the patches of its own image, and all four images are reconstructed.',
+        f'{data["crops"]} single-centric-object crops of {data["scenes"]} scenes. Four crops of four scenes are mixed '
+        'into one sequence; every patch has to find the patches of its own image, and all four images are reconstructed.',
     )  # fmt: skip
     window = max(1, len(scalars['loss'][0]) // 40)
     loss = {'reconstruction': scalars['loss_recon'], 'contrastive': scalars['contrastive']}
@@ -106,32 +106,32 @@ def _pretraining(page: Page, metrics: dict, scalars: Mapping[str, Curve], pictur
         (to_svg(curves({'loss': loss['reconstruction']}, smooth_window=window), 'reconstruction loss'),
          'Reconstruction loss: squared error on the patches that are not in the mix, targets normalised per patch.'),
         (to_svg(curves({'loss': loss['contrastive']}, smooth_window=window), 'contrastive loss'),
-         'Homologous contrastive loss, before its weight of 0.1. It cannot fall to zero, so the TopK accuracy below says more.'),
+         'Homologous contrastive loss, before its weight of 0.1. It cannot fall to zero: TopK accuracy says more.'),
         (to_svg(_accuracy_curve(scalars, metrics), 'TopK accuracy of the last layer'),
          'TopK accuracy of the last layer: share of the kept keys of a patch that come from its own image.'),
         (to_svg(_layer_curves(scalars, metrics), 'TopK accuracy by layer'),
-         'TopK accuracy by layer, at the start, halfway and at the end. The first layer is global: it keeps every key, and its '
-         'accuracy is that of the keys which it would keep.'),
+         'TopK accuracy by layer, at the start, halfway and at the end. The first layer is global: it keeps every '
+         'key, and its accuracy is that of the keys which it would keep.'),
     ])  # fmt: skip
     if pictures.get('windows'):
         page.text('Scenes, a window around one object each, and the crops of those windows:')
         rows = pictures['windows']
         page.pictures(['scene and windows', *[f'crop {i}' for i in range(1, len(rows[0][1]))]], _encode(rows))
     if pictures.get('mixes'):
-        page.text('A group: its four crops, what of each is in the mix, and what the decoder makes of it. On the right whose patch '
-                  'stands where, and the mix that the encoder sees.')  # fmt: skip
+        page.text('A group: its four crops, what of each is in the mix, and what the decoder makes of it. On the right '
+                  'whose patch stands where, and the mix that the encoder sees.')  # fmt: skip
         rows = pictures['mixes']
         page.pictures([*[f'image {i}' for i in range(1, len(rows[0][1]))], 'all together'], _encode(rows), cell=110)
 
 
-def _accuracy_curve(scalars: Mapping[str, Curve], metrics: dict):  # noqa: ANN202 - matplotlib Figure
+def _accuracy_curve(scalars: Mapping[str, Curve], metrics: dict):
     last = _layers(scalars)[-1]
     chance = metrics['pretrain']['chance']
     top = max(0.5, 1.1 * float(np.max(scalars[last][1])))
     return curves({'last layer': scalars[last]}, percent=True, reference=(chance, 'chance'), ylim=(0, min(1.0, top)))
 
 
-def _layer_curves(scalars: Mapping[str, Curve], metrics: dict):  # noqa: ANN202 - matplotlib Figure
+def _layer_curves(scalars: Mapping[str, Curve], metrics: dict):
     layers = _layers(scalars)
     values = np.stack([scalars[name][1] for name in layers], axis=1)  # (measurements, depth)
     steps = scalars[layers[0]][0]
@@ -151,12 +151,16 @@ def _transfer(
     page: Page, task: str, lead: str, scalars: Mapping[str, Mapping[str, Curve]], rows: Rows, metrics: dict
 ) -> None:
     counts = metrics['data'][task]
-    page.section(task, task.capitalize(), f'{lead} {counts["train_images"]} training images, {len(counts["classes"])} classes.')
+    page.section(
+        task, task.capitalize(), f'{lead} {counts["train_images"]} training images, {len(counts["classes"])} classes.'
+    )
     runs = {label: scalars[f'{task}_{start}']['loss'] for start, label in STARTS.items()}
     window = max(1, len(next(iter(runs.values()))[0]) // 20)
     page.figures([(to_svg(curves(runs, smooth_window=window), f'{task} loss'), 'Training loss of the two starts.')])
     if rows:
-        page.text(f'Images of the val split, evenly spaced in the order of the file, not chosen.{_score_note(task, metrics)}')
+        page.text(
+            f'Images of the val split, evenly spaced in the order of the file, not chosen.{_score_note(task, metrics)}'
+        )
         page.pictures(['image', 'truth', 'pre-trained', 'from scratch'], _encode(rows), cell=170)
         if len(counts['classes']) <= 24:
             page.legend(list(zip(counts['classes'], palette(len(counts['classes'])), strict=True)))

@@ -22,15 +22,25 @@ def loss_verdict(pretrain: dict) -> Verdict:
     first, last = pretrain['loss_first'], pretrain['loss_last']
     change = f'from {first:.3f} to {last:.3f}'
     if last < 0.95 * first:
-        return 'good', 'The pre-training loss fell', f'It went {change}, {1 - last / first:.0%} lower than at the start.'
+        return (
+            'good',
+            'The pre-training loss fell',
+            f'It went {change}, {1 - last / first:.0%} lower than at the start.',
+        )
     if last <= first:
         return 'even', 'The pre-training loss hardly fell', f'It went {change}: the budget is too small for more.'
-    return 'bad', 'The pre-training loss rose', f'It went {change}: something is wrong; look at the learning rate first.'
+    return (
+        'bad',
+        'The pre-training loss rose',
+        f'It went {change}: something is wrong; look at the learning rate first.',
+    )
 
 
 def accuracy_verdict(pretrain: dict) -> Verdict:
     accuracy, chance = pretrain['topk_acc_last_layer'], pretrain['chance']
-    figures = f'{accuracy:.1%} of the keys that a patch keeps in the last layer come from its own image; chance is {chance:.0%}.'
+    figures = (
+        f'In the last layer {accuracy:.1%} of the keys that a patch keeps are of its own image; chance is {chance:.0%}.'
+    )
     if accuracy >= 1.2 * chance:
         return 'good', 'Patches find the patches of their own image', figures
     if accuracy > chance:
@@ -41,10 +51,16 @@ def accuracy_verdict(pretrain: dict) -> Verdict:
 def start_verdict(task: str, name: str, results: dict, key: str, scale: float) -> Verdict:
     """Compare the two starts. `scale` turns the stored value into points (AP is stored as 0..1, mIoU as 0..100)."""
     pretrained, scratch = results['pretrained'][key] * scale, results['scratch'][key] * scale
-    gain = pretrained - scratch
-    figures = f'{name} {pretrained:.1f} from the pre-trained checkpoint, {scratch:.1f} from scratch, same budget and seed.'
+    gain = round(pretrained - scratch, 1) + 0.0  # as the page shows it; + 0.0 turns -0.0 into 0.0
+    figures = (
+        f'{name} {pretrained:.1f} from the pre-trained checkpoint, {scratch:.1f} from scratch, same budget and seed.'
+    )
     if gain >= TIE_POINTS:
         return 'good', f'{task}: the pre-trained start is ahead by {gain:.1f} points', figures
     if gain <= -TIE_POINTS:
         return 'bad', f'{task}: the start from scratch is ahead by {-gain:.1f} points', figures
-    return 'even', f'{task}: no clear difference ({gain:+.1f} points)', f'{figures} One seed cannot tell such a gap from chance.'
+    return (
+        'even',
+        f'{task}: no clear difference ({gain:+.1f} points)',
+        f'{figures} One seed cannot tell such a gap from chance.',
+    )

@@ -38,6 +38,21 @@ def say(text: str) -> None:
     print(text, flush=True)  # at once, also into a log file
 
 
+def end_group(process: subprocess.Popen, patience: float = 10.0) -> None:
+    """End `process` and what it started: asked first, because ninja has its compilers in groups of their own and only
+    ends them when it is told to end itself; killed after `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # no group left: all have ended
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            process.poll()  # or it stays in its group as a zombie
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def run_command(command: list, *, env: dict[str, str], progress: Callable[[], str] | None = None) -> None:
     """Run `command` from ROOT without stdin, its output kept aside; a line now and then shows that it lives.
 
@@ -64,9 +79,7 @@ def run_command(command: list, *, env: dict[str, str], progress: Callable[[], st
                     note = progress() if progress else ''
                     say(f'      ... {spell_seconds(time.monotonic() - start)}' + (f', {note}' if note else ''))
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            end_group(process)
             raise
         if process.returncode != 0:
             output.seek(0)

@@ -135,8 +135,9 @@ def build_wheel(python: Path, version: str, target: Path, env: dict[str, str], r
     for left in wheels.glob('.build-*'):  # of a build that was killed
         if time.time() - left.stat().st_mtime > 86400:
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix='.build-', dir=wheels) as work:
-        temp, out = Path(work, 'tmp'), Path(work, 'out')
+    work = Path(tempfile.mkdtemp(prefix='.build-', dir=wheels))
+    try:
+        temp, out = work / 'tmp', work / 'out'
         temp.mkdir()
         command = [python, '-m', 'pip', 'wheel', '--no-cache-dir', '--no-deps', '--no-build-isolation']
         command += ['--no-binary', 'onedl-mmcv', '--wheel-dir', out, f'onedl-mmcv=={version}']
@@ -150,3 +151,5 @@ def build_wheel(python: Path, version: str, target: Path, env: dict[str, str], r
         target.mkdir(parents=True, exist_ok=True)
         os.replace(built, target / built.name)  # same file system
         return target / built.name
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
