@@ -126,12 +126,18 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> None:
         return
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or {}
+    if '://' in root or dataset.get('backend_args'):
+        return  # not on a local disk: MMEngine's file backends find out
+    kinds = {base.__name__ for base in cls.__mro__}
     classes = (dataset.get('metainfo') or {}).get('classes') or getattr(cls, 'METAINFO', {}).get('classes')
-    if str(dataset.get('ann_file', '')).endswith('.json') and 'img' in prefix:
+    if 'CocoDataset' in kinds and not any('LVIS' in kind for kind in kinds):  # LVIS names its images in another way
         check_coco(
-            _join(root, dataset['ann_file']), _join(root, prefix['img']), classes, need_annotations=phase == 'train'
+            _join(root, dataset.get('ann_file', '')),
+            _join(root, prefix.get('img', '')),
+            classes,
+            need_annotations=phase == 'train',
         )
-    elif 'img_path' in prefix and not dataset.get('ann_file'):
+    elif 'BaseSegDataset' in kinds and not dataset.get('ann_file'):
         if classes is None:
             raise ValueError(
                 f'{dataset["type"]} does not know its classes: set metainfo=dict(classes=(...)) of train, val and test '
@@ -140,8 +146,8 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> None:
         defaults = _defaults(cls)
         renamed = list(classes) != list(getattr(cls, 'METAINFO', {}).get('classes') or classes)
         check_segmentation(
-            _join(root, prefix['img_path']),
-            _join(root, prefix['seg_map_path']) if 'seg_map_path' in prefix else None,
+            _join(root, prefix.get('img_path', '')),
+            _join(root, prefix['seg_map_path']) if prefix.get('seg_map_path') else None,
             None if renamed else len(classes),  # a subset of built-in classes: labels are mapped by name
             image_suffix=dataset.get('img_suffix', defaults.get('img_suffix', '.jpg')),
             label_suffix=dataset.get('seg_map_suffix', defaults.get('seg_map_suffix', '.png')),

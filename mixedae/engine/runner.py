@@ -80,9 +80,10 @@ class SafeRunner(Runner):
 def adapt_to_device(cfg: Config) -> None:
     """Turns ``AmpOptimWrapper`` into ``OptimWrapper`` in place where there is no accelerator."""
     wrapper = cfg.get('optim_wrapper')
-    if not wrapper or wrapper.get('type') != 'AmpOptimWrapper' or get_device() != 'cpu':
+    kind = str((wrapper or {}).get('type'))
+    if kind.rpartition('.')[2] != 'AmpOptimWrapper' or get_device() != 'cpu':
         return
-    wrapper['type'] = 'OptimWrapper'
+    wrapper['type'] = kind.replace('AmpOptimWrapper', 'OptimWrapper')  # with its scope, if it has one
     for key in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(key, None)
     threads = torch.get_num_threads()

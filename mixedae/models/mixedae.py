@@ -102,6 +102,8 @@ class MixedAE(Pretrainer):
         self.positives = positives
         self.reconstruction_weight = reconstruction_weight
         self.projector = nn.Linear(self.encoder.embed_dim, contrastive_dim) if contrastive_weight else None
+        if self.decoder is None and contrastive_features == 'before_norm':
+            self.encoder.norm.requires_grad_(False)  # nothing uses it; distributed training stops at such parameters
 
     @property
     def mixes_per_group(self) -> int:

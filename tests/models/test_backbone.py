@@ -205,6 +205,18 @@ def test_with_cp__same_values_and_gradients():
         torch.testing.assert_close(a, b)
 
 
+def test_autocast__bfloat16_stays_close():
+    images = torch.randn(2, 3, 40, 24)
+    backbone = vit(out_indices=(1, 3)).train()
+    full = backbone(images)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        half = backbone(images)
+    for a, b in zip(full, half):
+        assert (a - b.float()).norm() < 0.03 * a.norm()
+    sum(m.float().square().sum() for m in half).backward()
+    assert all(torch.isfinite(p.grad).all() for p in backbone.parameters())
+
+
 def test_fix_pos_embed():
     assert not vit(fix_pos_embed=True).pos_embed.requires_grad
     assert vit().pos_embed.requires_grad

@@ -65,7 +65,7 @@ def own(tmp_path):
     return tmp_path
 
 
-# --------------------------------------------------------------------------------------------------------------- layout
+# -------------------------------------------------------------------------------------------------------- layout
 def test_find_layout__own(own):
     layout = find_layout(own)
     assert layout.kind == 'mixedae'
@@ -118,7 +118,7 @@ def test_find_layout__pack(request):
     assert len(layout.pretrain) == 2
 
 
-# -------------------------------------------------------------------------------------------------------------- bad data
+# ------------------------------------------------------------------------------------------------------ bad data
 def edit_json(path, change):
     content = json.loads(path.read_text())
     change(content)
@@ -208,7 +208,7 @@ def test_main__report_of_nothing(tmp_path, capsys):
     assert 'no finished demo' in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------------------------- stages
+# -------------------------------------------------------------------------------------------------------- stages
 def counting_stage(folder, name='one', after=(), configs=(), inputs=()):
     """A stage that appends a line to a file each time it runs."""
     out = folder / f'{name}.txt'
@@ -294,12 +294,12 @@ def test_config_files__bases_of_bases():
     'line, said',
     [
         (
-            '11/23 13:26:10 - mmengine - INFO - Iter(train) [ 24/650]  base_lr: 4.7e-04 lr: 4.7e-04  eta: 0:01:18  time: 2.8  '
+            '11/23 13:26:10 - mmengine - INFO - Iter(train) [ 24/650]  lr: 4e-04  eta: 0:01:18  time: 2.8  '
             'loss: 1.4036  loss_recon: 1.0020  topk_acc: 0.2624',
             'train 24/650, loss 1.404, TopK accuracy 26.2%, 0:01:18 left',
         ),
         ('INFO - Iter(test) [ 50/100]    eta: 0:00:05  time: 0.1', 'test 50/100, 0:00:05 left'),
-        ('INFO - Epoch(train)  [3][ 10/100]  lr: 1e-3  eta: 1 day, 0:01:00  loss: nan', 'train 10/100, 1 day, 0:01:00 left'),
+        ('INFO - Epoch(train)  [3][ 10/100]  lr: 1e-3  eta: 1 day, 0:01:00', 'train 10/100, 1 day, 0:01:00 left'),
         ('loss_bbox: 3', None),
     ],
 )  # fmt: skip
@@ -308,13 +308,15 @@ def test_summarise__lines_of_the_log(line, said):
 
 
 def test_progress__a_line_now_and_then_where_nobody_watches():
-    times = iter([0.0, 1.0, 2.0, 30.0, 31.0, 32.0])
+    seconds = iter(range(0, 1000, 7))
     out = io.StringIO()
-    progress = Progress(out, lambda: next(times))
-    for step in (1, 2, 3):
+    progress = Progress(out, lambda: next(seconds))
+    for step in range(1, 10):
         progress.see(f'Iter(train) [{step}/9] eta: 0:00:01')
     progress.end()
-    assert out.getvalue().count('\n') <= 2 and 'train' in out.getvalue()
+    lines = out.getvalue().splitlines()
+    assert 1 <= len(lines) < 9
+    assert lines[0].strip().startswith('train ')
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ def test_clock(seconds, said):
     assert clock(seconds) == said
 
 
-# --------------------------------------------------------------------------------------------------------------- configs
+# ------------------------------------------------------------------------------------------------------- configs
 @pytest.mark.parametrize('budget', BUDGETS)
 def test_configs__say_what_the_budget_says(own, tmp_path, budget):
     from mmengine.config import Config
@@ -374,7 +376,7 @@ def test_write_config__unchanged_file_keeps_its_time(tmp_path):
     assert path.stat().st_mtime == 1
 
 
-# --------------------------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------------------- figures
 def test_pretrain_figures__means_of_both_ends():
     steps = np.arange(1, 41)
     scalars = {
@@ -417,7 +419,7 @@ def test_accuracy_verdict(accuracy, kind):
     assert accuracy_verdict({'topk_acc_last_layer': accuracy, 'chance': 0.25})[0] == kind
 
 
-# ----------------------------------------------------------------------------------------------------- the whole journey
+# --------------------------------------------------------------------------------------------- the whole journey
 @pytest.mark.slow
 def test_demo__whole_journey_in_small(tmp_path):
     pytest.importorskip('mmcv.ops', reason="detection needs mmcv's compiled ops")

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +98,16 @@ def test_train__runs_and_resumes(pretraining, tmp_path, capsys):
     assert (first['meta']['iter'], second['meta']['iter']) == (2, 4)
     name = 'encoder.blocks.1.attn.qkv.weight'
     assert not torch.equal(first['state_dict'][name], second['state_dict'][name])
+
+
+def test_train__pretraining_needs_no_mmcv(pretraining, tmp_path):
+    """Only detection and segmentation need mmcv, mmdet and mmseg."""
+    code = 'import sys; sys.modules.update(dict.fromkeys(["mmcv", "mmdet", "mmseg"])); from tools.train import main; '
+    code += f'sys.exit(main([{str(pretraining)!r}, "--work-dir", {str(tmp_path / "w")!r}]))'
+    env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'w' / 'epoch_1.pth').is_file()
 
 
 def test_train__bad_config(pretraining, tmp_path, capsys):

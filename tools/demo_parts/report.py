@@ -95,11 +95,11 @@ def _transfer_tables(page: Page, metrics: dict) -> None:
 
 def _pretraining(page: Page, metrics: dict, scalars: Mapping[str, Curve], pictures: Mapping[str, Rows]) -> None:
     data = metrics['data']['pretrain']
-    page.section(
-        'pretraining', 'Pre-training',
+    lead = (
         f'{data["crops"]} single-centric-object crops of {data["scenes"]} scenes. Four crops of four scenes are mixed '
-        'into one sequence; every patch has to find the patches of its own image, and all four images are reconstructed.',
-    )  # fmt: skip
+        'into one sequence; each patch has to find the patches of its own image, and all four images are reconstructed.'
+    )
+    page.section('pretraining', 'Pre-training', lead)
     window = max(1, len(scalars['loss'][0]) // 40)
     loss = {'reconstruction': scalars['loss_recon'], 'contrastive': scalars['contrastive']}
     page.figures([
