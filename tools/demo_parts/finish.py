@@ -24,6 +24,7 @@ def finish(plan: Plan, records: dict[str, dict], commands: list[str]) -> Path:
     (plan.work_dir / 'metrics.json').write_text(json.dumps(metrics, indent=2) + '\n', encoding='utf-8')
 
     budget, configs = plan.budget, plan.work_dir / 'configs'
+    seen: dict[str, list[int]] = {}
     drawn = {
         'windows': pictures.window_rows(plan.index_file, budget.crop, plan.seed, budget.pictures),
         'mixes': pictures.mix_rows(configs / 'pretrain.py', plan.pretrain_checkpoint),
@@ -34,8 +35,8 @@ def finish(plan: Plan, records: dict[str, dict], commands: list[str]) -> Path:
             start: (configs / f'{task}_{start}.py', plan.work_dir / f'{task}_{start}' / f'iter_{iterations}.pth')
             for start in STARTS
         }
-        drawn[task] = pictures.transfer_rows(task, trained, budget.pictures)
-    return build_report(metrics, scalars, drawn, commands, plan.work_dir / 'report.html')
+        drawn[task], seen[task] = pictures.transfer_rows(task, trained, budget.pictures)
+    return build_report(metrics, scalars, drawn, seen, commands, plan.work_dir / 'report.html')
 
 
 def collect(plan: Plan, records: dict[str, dict], scalars: dict) -> dict:

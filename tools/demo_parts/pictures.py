@@ -97,18 +97,27 @@ def mix_rows(config: Path, checkpoint: Path, groups: int = 2) -> list[Row]:
     return rows
 
 
-def transfer_rows(task: str, runs: dict[str, tuple[Path, Path]], count: int) -> list[Row]:
-    """Image, truth, and what each run predicts; `runs` is start -> (config, checkpoint), all on the same val images."""
+Shown = tuple[np.ndarray, np.ndarray, np.ndarray, set[int]]  # image, truth, prediction, classes that either shows
+
+
+def transfer_rows(task: str, runs: dict[str, tuple[Path, Path]], count: int) -> tuple[list[Row], list[int]]:
+    """Image, truth, and what each run predicts; `runs` is start -> (config, checkpoint), all on the same val images.
+
+    Returns:
+        the rows, and the classes that can be seen in them.
+    """
     predict = {'detection': _detections, 'segmentation': _segmentations}[task]
     columns = [list(predict(config, checkpoint, count)) for config, checkpoint in runs.values()]
     rows: list[Row] = []
+    seen: set[int] = set()
     for cells in zip(*columns, strict=True):
-        image, truth, _ = cells[0]
+        image, truth = cells[0][:2]
         rows.append(('', [image, truth, *[cell[2] for cell in cells]]))
-    return rows
+        seen.update(*(cell[3] for cell in cells))
+    return rows, sorted(seen)
 
 
-def _detections(config: Path, checkpoint: Path, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _detections(config: Path, checkpoint: Path, count: int) -> Iterator[Shown]:
     cfg, model, dataset = _load(config, checkpoint, 'mmdet')
     names = list(cfg.test_dataloader.dataset.metainfo.classes)
     for i in spaced(count, len(dataset)):
@@ -128,10 +137,11 @@ def _detections(config: Path, checkpoint: Path, count: int) -> Iterator[tuple[np
                 picture, _array(found.bboxes) * scale, found.labels.tolist(), names, scores=found.scores.tolist(),
                 masks=_resize_masks(found.masks.cpu().numpy(), picture),
             ),
+            {*truth.labels.tolist(), *found.labels.tolist()},
         )  # fmt: skip
 
 
-def _segmentations(config: Path, checkpoint: Path, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _segmentations(config: Path, checkpoint: Path, count: int) -> Iterator[Shown]:
     cfg, model, dataset = _load(config, checkpoint, 'mmseg')
     classes = len(cfg.test_dataloader.dataset.metainfo.classes)
     for i in spaced(count, len(dataset)):
@@ -139,8 +149,9 @@ def _segmentations(config: Path, checkpoint: Path, count: int) -> Iterator[tuple
         image = np.asarray(Image.open(sample.img_path).convert('RGB'))
         truth = sample.gt_sem_seg.data[0].numpy()
         found = result.pred_sem_seg.data[0].cpu().numpy()
+        seen = {*np.unique(truth).tolist(), *np.unique(found).tolist()} - {255}
         pictures = (image, colour_labels(truth, classes, image), colour_labels(found, classes, image))
-        yield tuple(fit(picture, SIDE) for picture in pictures)
+        yield (*(fit(picture, SIDE) for picture in pictures), seen)
 
 
 def _load(config: Path, checkpoint: Path, scope: str) -> tuple[Config, torch.nn.Module, Any]:
@@ -153,7 +164,7 @@ def _load(config: Path, checkpoint: Path, scope: str) -> tuple[Config, torch.nn.
     init_default_scope(scope)
     registry = importlib.import_module(f'{scope}.registry')
     model = registry.MODELS.build(cfg.model)
-    model.load_state_dict(read_checkpoint(checkpoint), strict=False)
+    model.load_state_dict(read_checkpoint(checkpoint), strict=True)
     model.eval()
     dataset = registry.DATASETS.build(cfg.test_dataloader.dataset)
     return cfg, model, dataset

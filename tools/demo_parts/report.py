@@ -24,6 +24,7 @@ def build_report(
     metrics: dict,
     scalars: Mapping[str, Mapping[str, Curve]],
     pictures: Mapping[str, Rows],
+    seen: Mapping[str, Sequence[int]],
     commands: Sequence[str],
     out: Path,
 ) -> Path:
@@ -33,6 +34,7 @@ def build_report(
         metrics: the content of metrics.json.
         scalars: run name (pretrain, detection_pretrained, detection_scratch, ...) -> its scalars.
         pictures: `windows`, `mixes`, `detection`, `segmentation` -> rows of images.
+        seen: `detection`, `segmentation` -> classes that their pictures show, for the legend.
         commands: the command lines of all stages.
     """
     page = Page('MixedAE demo', subtitle(metrics))
@@ -45,7 +47,7 @@ def build_report(
         ('segmentation', 'UPerNet over four blocks of the encoder.'),
     ):
         if metrics.get(task):
-            _transfer(page, task, lead, scalars, pictures.get(task, ()), metrics)
+            _transfer(page, task, lead, scalars, pictures.get(task, ()), seen.get(task, ()), metrics)
     _record(page, metrics, commands)
     return page.write(out)
 
@@ -148,7 +150,13 @@ def _layers(scalars: Mapping[str, Curve]) -> list[str]:
 
 
 def _transfer(
-    page: Page, task: str, lead: str, scalars: Mapping[str, Mapping[str, Curve]], rows: Rows, metrics: dict
+    page: Page,
+    task: str,
+    lead: str,
+    scalars: Mapping[str, Mapping[str, Curve]],
+    rows: Rows,
+    seen: Sequence[int],
+    metrics: dict,
 ) -> None:
     counts = metrics['data'][task]
     page.section(
@@ -162,8 +170,8 @@ def _transfer(
             f'Images of the val split, evenly spaced in the order of the file, not chosen.{_score_note(task, metrics)}'
         )
         page.pictures(['image', 'truth', 'pre-trained', 'from scratch'], _encode(rows), cell=170)
-        if len(counts['classes']) <= 24:
-            page.legend(list(zip(counts['classes'], palette(len(counts['classes'])), strict=True)))
+        names, colours = counts['classes'], palette(len(counts['classes']))
+        page.legend([(names[i], colours[i]) for i in seen])
 
 
 def _score_note(task: str, metrics: dict) -> str:
