@@ -414,9 +414,14 @@ def test_loss_verdict(first, last, kind):
     assert loss_verdict({'loss_first': first, 'loss_last': last})[0] == kind
 
 
-@pytest.mark.parametrize('accuracy, kind', [(0.6, 'good'), (0.26, 'even'), (0.25, 'bad')])
-def test_accuracy_verdict(accuracy, kind):
-    assert accuracy_verdict({'topk_acc_last_layer': accuracy, 'chance': 0.25})[0] == kind
+@pytest.mark.parametrize(
+    'layers, kind',
+    [([0.3, 0.5, 0.6], 'good'), ([0.3, 0.6, 0.2], 'even'), ([0.25, 0.25, 0.26], 'even'), ([0.3, 0.25, 0.25], 'bad')],
+)
+def test_accuracy_verdict__last_layer_decides(layers, kind):
+    found, _, sentence = accuracy_verdict({'topk_acc_per_layer': layers, 'chance': 0.25})
+    assert found == kind
+    assert f'{layers[-1]:.1%}' in sentence and f'{max(layers):.1%} in layer {layers.index(max(layers)) + 1}' in sentence
 
 
 # --------------------------------------------------------------------------------------------- the whole journey

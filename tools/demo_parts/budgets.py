@@ -41,8 +41,8 @@ BUDGETS = {
     'quick': Budget(
         minutes=12,
         crop=128,
-        pretrain_iterations=650,
-        pretrain_batch=64,
+        pretrain_iterations=900,
+        pretrain_batch=32,
         detection=Task(400, 4, (192, 144), 100),
         segmentation=Task(300, 4, (144, 144), 100),
     ),
@@ -51,8 +51,8 @@ BUDGETS = {
         crop=128,
         pretrain_iterations=4000,
         pretrain_batch=64,
-        detection=Task(600, 8, (320, 320), 1000),
-        segmentation=Task(600, 8, (224, 224), 1000),
+        detection=Task(1000, 4, (256, 256), 1000),
+        segmentation=Task(600, 4, (192, 192), 1000),
     ),
     # For the tests: every stage runs, nothing is learned.
     'micro': Budget(

@@ -109,8 +109,8 @@ def _pretraining(page: Page, metrics: dict, scalars: Mapping[str, Curve], pictur
          'Reconstruction loss: squared error on the patches that are not in the mix, targets normalised per patch.'),
         (to_svg(curves({'loss': loss['contrastive']}, smooth_window=window), 'contrastive loss'),
          'Homologous contrastive loss, before its weight of 0.1. It cannot fall to zero: TopK accuracy says more.'),
-        (to_svg(_accuracy_curve(scalars, metrics), 'TopK accuracy of the last layer'),
-         'TopK accuracy of the last layer: share of the kept keys of a patch that come from its own image.'),
+        (to_svg(_accuracy_curve(scalars, metrics), 'TopK accuracy over time'),
+         'TopK accuracy: share of the kept keys of a patch that come from its own image.'),
         (to_svg(_layer_curves(scalars, metrics), 'TopK accuracy by layer'),
          'TopK accuracy by layer, at the start, halfway and at the end. The first layer is global: it keeps every '
          'key, and its accuracy is that of the keys which it would keep.'),
@@ -127,10 +127,12 @@ def _pretraining(page: Page, metrics: dict, scalars: Mapping[str, Curve], pictur
 
 
 def _accuracy_curve(scalars: Mapping[str, Curve], metrics: dict):
-    last = _layers(scalars)[-1]
-    chance = metrics['pretrain']['chance']
-    top = max(0.5, 1.1 * float(np.max(scalars[last][1])))
-    return curves({'last layer': scalars[last]}, percent=True, reference=(chance, 'chance'), ylim=(0, min(1.0, top)))
+    layers = _layers(scalars)
+    steps, last = scalars[layers[-1]]
+    mean = np.mean([scalars[name][1] for name in layers], axis=0)
+    top = min(1.0, max(0.5, 1.1 * float(max(last.max(), mean.max()))))
+    lines = {'last layer': (steps, last), 'mean of all': (steps, mean)}
+    return curves(lines, percent=True, reference=(metrics['pretrain']['chance'], 'chance'), ylim=(0, top))
 
 
 def _layer_curves(scalars: Mapping[str, Curve], metrics: dict):

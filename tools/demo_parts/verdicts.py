@@ -37,13 +37,18 @@ def loss_verdict(pretrain: dict) -> Verdict:
 
 
 def accuracy_verdict(pretrain: dict) -> Verdict:
-    accuracy, chance = pretrain['topk_acc_last_layer'], pretrain['chance']
+    """TopK accuracy: the last layer decides; where it lags behind the layers before it, the sentence says so."""
+    layers, chance = pretrain['topk_acc_per_layer'], pretrain['chance']
+    last, mean, best = layers[-1], sum(layers) / len(layers), max(layers)
     figures = (
-        f'In the last layer {accuracy:.1%} of the keys that a patch keeps are of its own image; chance is {chance:.0%}.'
+        f'Of the keys that a patch keeps, {last:.1%} are of its own image in the last layer, {mean:.1%} in the mean of '
+        f'all layers, {best:.1%} in layer {layers.index(best) + 1}; chance is {chance:.0%}.'
     )
-    if accuracy >= 1.2 * chance:
+    if last >= 1.2 * chance:
         return 'good', 'Patches find the patches of their own image', figures
-    if accuracy > chance:
+    if mean >= 1.2 * chance:
+        return 'even', 'Patches find the patches of their own image, but not in the last layer', figures
+    if last > chance:
         return 'even', 'Patches find their own image a little more often than by chance', figures
     return 'bad', 'Patches do not find the patches of their own image', figures
 
