@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -21,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # so that a checkout works without being installed
     sys.path.insert(0, str(ROOT))
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # as in tools/train.py: threads that wait do not spin
 
 from tools.demo_parts.budgets import BUDGETS
 from tools.demo_parts.layout import DataError, find_layout
@@ -71,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from tools.demo_parts.plan import Plan
 
     start = time.monotonic()
+    check_work_dir(args.work_dir)
     budget = BUDGETS[args.budget]
     data = Path(args.data).resolve() if args.data else args.work_dir / 'data'
     journey = Journey(args.work_dir, ROOT, total=8, restart=args.restart)
@@ -97,6 +101,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_work_dir(folder: Path) -> None:
+    """Refuse a folder that holds other things: stages clear their own subfolders before they start."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / 'stamps').is_dir()):
+        raise DataError(f'{folder} is not empty and no demo wrote it: give another --work-dir')
+
+
 def embedded_data(args: argparse.Namespace, folder: Path) -> Stage:
     """The stage that draws the embedded data."""
     budget = BUDGETS[args.budget]
@@ -116,7 +126,7 @@ def embedded_data(args: argparse.Namespace, folder: Path) -> Stage:
 
 
 def cuda() -> bool:
-    """Is there a GPU? Then everything trains in bfloat16."""
+    """Is there a GPU? Then pre-training runs in bfloat16."""
     import torch
 
     return torch.cuda.is_available()

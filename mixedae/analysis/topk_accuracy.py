@@ -58,6 +58,7 @@ def layer_accuracy(
     topk: int | None = None,
     draws: int = 1,
     seed: int = 0,
+    use_segments: bool = True,
     batch_groups: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> LayerAccuracy:
@@ -73,6 +74,8 @@ def layer_accuracy(
         topk: K that is counted in global blocks; r·L if None.
         draws: mixing masks for each group.
         seed: of the masks.
+        use_segments: False leaves the segment embedding out. It tells every patch's image apart from the others', so
+            only what remains without it was recognised from the pictures.
         batch_groups: groups at a time.
         progress: called with (done, total) groups.
 
@@ -85,7 +88,7 @@ def layer_accuracy(
         raise ValueError(f'{len(pixels)} images cannot be split into groups of {group_size}.')
     if tuple(pixels.shape[-2:]) != encoder.img_size:
         raise ValueError(f'The images have {tuple(pixels.shape[-2:])} px, the model takes {encoder.img_size}.')
-    segments = encoder.segments() if encoder.segment_embed is not None else None
+    segments = encoder.segments() if use_segments and encoder.segment_embed is not None else None
     if segments is not None and len(segments) != group_size:
         raise ValueError(f'The model mixes {len(segments)} images and cannot be measured with groups of {group_size}.')
     counted = topk or encoder.num_patches // group_size

@@ -50,6 +50,18 @@ def test_layer_accuracy__agrees_with_the_training_meter(run):
     np.testing.assert_allclose(measured.own_attention.mean((0, 2)), model.meters['own_attention'].numpy(), rtol=1e-5)
 
 
+def test_layer_accuracy__without_segments_is_what_a_zero_embedding_gives(run):
+    model, pixels = run[0], pixels_for()
+    with torch.no_grad():
+        model.encoder.segment_embed.mul_(50)  # so that it decides
+    blind = layer_accuracy(model, pixels, seed=5, use_segments=False)
+    seeing = layer_accuracy(model, pixels, seed=5)
+    with torch.no_grad():
+        model.encoder.segment_embed.zero_()
+    np.testing.assert_array_equal(blind.topk_acc, layer_accuracy(model, pixels, seed=5).topk_acc)
+    assert not np.array_equal(blind.topk_acc, seeing.topk_acc)
+
+
 def test_layer_accuracy__batches_and_draws(run):
     model, pixels = run[0], pixels_for(16)
     steps = []
@@ -123,6 +135,18 @@ def test_topk_accuracy_tool(run, mae_run, photos, tmp_path, capsys):
     assert numbers['training']['MixedAE']['02'] == [[1, 2, 3, 4], [0.27, 0.29, 0.31, 0.33]]
     assert (out / 'layers.png').stat().st_size > 2000 and (out / 'training.png').stat().st_size > 2000
     assert 'chance 25.0%' in capsys.readouterr().out
+
+
+def test_topk_accuracy_tool__without_segments(run, mae_run, photos, tmp_path):
+    arguments = [run[1], run[2], '--compare', mae_run[1], mae_run[2], '--name', 'MixedAE', '--name', 'MAE']
+    arguments += ['--without-segments', '--images', str(photos), '--count', '8', '--out', str(tmp_path)]
+    assert tool.main(arguments) == 0
+    models = json.loads((tmp_path / 'topk_accuracy.json').read_text())['models']
+    assert {name: model['use_segments'] for name, model in models.items()} == {
+        'MixedAE': True,
+        'MixedAE, segments left out': False,
+        'MAE': True,
+    }
 
 
 def test_topk_accuracy_tool__crops_and_two_checkpoints(run, crop_index, tmp_path):

@@ -10,6 +10,10 @@ import torch
 from mixedae.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
+FOREIGN = {  # messages of MMEngine, in troubleshooting.md
+    '... is not in the model registry',
+    'Reach the end of the dataloader, it will be restarted',
+}
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 
@@ -101,3 +105,25 @@ def test_readme__backbone_and_neck_give_four_strides():
 def test_readme__nothing_left_to_fill_in():
     for page in PAGES:
         assert not re.search(r'TODO|FIXME|XXX|RESULTS_TABLE|TBD', page.read_text(encoding='utf-8')), page.name
+
+
+def messages():
+    """Code spans in the first column of the tables of troubleshooting.md."""
+    for line in (ROOT / 'docs' / 'troubleshooting.md').read_text(encoding='utf-8').splitlines():
+        if line.startswith('|') and not line.startswith(('| message', '|---')):
+            yield from re.findall(r'`([^`]+)`', line.split(' | ')[0])
+
+
+@pytest.mark.parametrize('message', list(messages()))
+def test_troubleshooting__message_is_one_that_the_code_has(message):
+    if message in FOREIGN:
+        return
+    files = [f for folder in ('mixedae', 'object_aware', 'tools') for f in (ROOT / folder).rglob('*.py')]
+    source = '\n'.join(file.read_text(encoding='utf-8') for file in files)
+    source = re.sub(r'[\'"]\s*\n\s*f?[\'"]', '', source)  # join the parts of a string that is written over lines
+    source = re.sub(r'\{[^{}]*\}', '', source)  # what is put in
+    said = re.sub(r'\.\.\.|\b(N|M|DIR|FILE|mmdet|mmseg|\d+(x\d+)?|nan)\b', '\n', message)
+    parts = [part.strip() for part in said.split('\n') if len(part.strip()) > 3]
+    assert parts
+    for part in parts:
+        assert part in source, part

@@ -203,6 +203,13 @@ def test_main__unknown_budget(tmp_path, capsys):
     assert 'quick, full' in capsys.readouterr().err
 
 
+def test_main__work_dir_of_somebody_else_is_left_alone(tmp_path, capsys):
+    text(tmp_path / 'data' / 'precious.txt', 'x')
+    assert demo.main(['--budget', 'micro', '--work-dir', str(tmp_path)]) == 2
+    assert 'no demo wrote it' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob('*')] == ['data', 'precious.txt']
+
+
 def test_main__report_of_nothing(tmp_path, capsys):
     assert demo.main(['--report-only', '--work-dir', str(tmp_path)]) == 2
     assert 'no finished demo' in capsys.readouterr().err

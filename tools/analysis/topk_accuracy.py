@@ -13,9 +13,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from common import add_image_arguments, add_model_arguments, named_models, read_images, run
+
+if TYPE_CHECKING:
+    from mixedae.analysis.topk_accuracy import LayerAccuracy
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -31,27 +35,19 @@ def measure(args: argparse.Namespace) -> None:
         key = (model.encoder.img_size, group_size)
         if key not in images:
             images[key] = read_images(args, *key)
-        measured = layer_accuracy(
-            model, images[key].pixels, draws=args.draws, seed=args.seed, progress=Progress(f'{name}: groups')
-        )
-        results[name] = dict(
-            config=config,
-            checkpoint=checkpoint,
-            chance=measured.chance,
-            sequences=len(measured.topk_acc),
-            layers=[
-                dict(
-                    layer=i,
-                    topk_acc=measured.by_layer[i],
-                    standard_error=measured.error[i],
-                    topk_acc_by_head=measured.topk_acc[:, i].mean(0),
-                    own_attention=measured.own_attention[:, i].mean(),
-                    topk=measured.topk[i],
-                    is_global=measured.is_global[i],
-                )
-                for i in range(len(measured.topk))
-            ],
-        )
+        ways = {name: True}
+        if args.without_segments and model.encoder.segment_embed is not None:
+            ways[f'{name}, segments left out'] = False
+        for way, use_segments in ways.items():
+            measured = layer_accuracy(
+                model,
+                images[key].pixels,
+                draws=args.draws,
+                seed=args.seed,
+                use_segments=use_segments,
+                progress=Progress(f'{way}: groups'),
+            )
+            results[way] = dict(config=config, checkpoint=checkpoint, use_segments=use_segments, **numbers(measured))
     history = read_history(args)
     source = args.images or args.crops
     counts = sorted({len(part.pixels) for part in images.values()})
@@ -78,6 +74,26 @@ def measure(args: argparse.Namespace) -> None:
     for name, result in results.items():
         print(f'{name}: ' + ' '.join(f'{row["topk_acc"]:.1%}' for row in result['layers']))
     print(f'chance {chance:.1%}; figures and numbers in {out}')
+
+
+def numbers(measured: LayerAccuracy) -> dict:
+    """A measurement as plain numbers."""
+    return dict(
+        chance=measured.chance,
+        sequences=len(measured.topk_acc),
+        layers=[
+            dict(
+                layer=i,
+                topk_acc=measured.by_layer[i],
+                standard_error=measured.error[i],
+                topk_acc_by_head=measured.topk_acc[:, i].mean(0),
+                own_attention=measured.own_attention[:, i].mean(),
+                topk=measured.topk[i],
+                is_global=measured.is_global[i],
+            )
+            for i in range(len(measured.topk))
+        ],
+    )
 
 
 def read_history(args: argparse.Namespace) -> dict[str, dict]:
@@ -113,6 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_model_arguments(parser)
     add_image_arguments(parser, count=256)
     parser.add_argument('--draws', type=int, default=1, help='mixing masks for each group (default: 1)')
+    parser.add_argument(
+        '--without-segments',
+        action='store_true',
+        help='measure each model a second time with its segment embedding left out: what it finds by content alone',
+    )
     parser.add_argument(
         '--history', action='append', metavar='RUN', help="work directory of a run (default: the checkpoint's folder)"
     )

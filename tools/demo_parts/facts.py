@@ -23,7 +23,8 @@ def hardware(amp: bool) -> dict[str, object]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f'{cpu_name()}, {cores} cores'
-    return {'device': device, 'cpu_cores': cores, 'precision': 'bfloat16 (AMP)' if amp else 'float32'}
+    precision = 'bfloat16 (AMP) in pre-training, float32 in fine-tuning' if amp else 'float32'
+    return {'device': device, 'cpu_cores': cores, 'precision': precision}
 
 
 def cpu_name() -> str:

@@ -66,6 +66,8 @@ class Plan:
     def _pretrain(self) -> Stage:
         folder, config = self.work_dir / 'pretrain', self.work_dir / 'configs' / 'pretrain.py'
         command = self._train(config, folder)
+        if self.amp:  # pre-training alone: the compiled ops of the detector are not all there in bfloat16
+            command += ('--amp', '--cfg-options', 'optim_wrapper.dtype=bfloat16')
         write_config(
             config, 'mixedae_vit-tiny-p16_crops-128.py', pretrain_config(self.index_file, self.budget, self.seed),
             'Object-aware pre-training with MixedAE.', self._lines(command),
@@ -142,7 +144,7 @@ class Plan:
         return Scenes(path, val.images)
 
     def _train(self, config: Path, folder: Path) -> tuple[str, ...]:
-        return self.tool('train.py', config, '--work-dir', folder, *(['--amp'] if self.amp else []))
+        return self.tool('train.py', config, '--work-dir', folder)
 
     def _lines(self, *commands: tuple[str, ...]) -> list[str]:
         return [shlex.join(relative(command, self.root)) for command in commands]

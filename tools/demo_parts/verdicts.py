@@ -58,7 +58,8 @@ def start_verdict(task: str, name: str, results: dict, key: str, scale: float) -
     pretrained, scratch = results['pretrained'][key] * scale, results['scratch'][key] * scale
     gain = round(pretrained - scratch, 1) + 0.0  # as the page shows it; + 0.0 turns -0.0 into 0.0
     figures = (
-        f'{name} {pretrained:.1f} from the pre-trained checkpoint, {scratch:.1f} from scratch, same budget and seed.'
+        f'From the pre-trained checkpoint {name} is {pretrained:.1f}, from scratch {scratch:.1f}, '
+        'with the same budget and seed.'
     )
     if gain >= TIE_POINTS:
         return 'good', f'{task}: the pre-trained start is ahead by {gain:.1f} points', figures
