@@ -94,7 +94,7 @@ def test_object_crop_dataset__flips_about_as_often_as_asked(index_file):
 
 
 def test_object_crop_dataset__registered(index_file):
-    dataset = DATASETS.build(dict(type='ObjectCropDataset', index_file=str(index_file), size=(24, 24)))
+    dataset = DATASETS.build(dict(type='mixedae.ObjectCropDataset', index_file=str(index_file), size=(24, 24)))
     assert isinstance(dataset, ObjectCropDataset)
     assert dataset[0]['inputs'].shape == (3, 24, 24)
 

@@ -51,7 +51,9 @@ def test_image_dataset__a_sample_depends_on_seed_epoch_and_index_alone(folder):
 
 def test_image_dataset__list_file(folder, tmp_path):
     (tmp_path / 'list.txt').write_text('b/2.jpg\n\na/1.JPEG\n')
-    dataset = DATASETS.build(dict(type='ImageDataset', root=str(folder), list_file=str(tmp_path / 'list.txt'), size=8))
+    dataset = DATASETS.build(
+        dict(type='mixedae.ImageDataset', root=str(folder), list_file=str(tmp_path / 'list.txt'), size=8)
+    )
     assert [name.decode() for name in dataset.names] == ['b/2.jpg', 'a/1.JPEG']
 
 

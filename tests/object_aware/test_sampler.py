@@ -148,6 +148,6 @@ def test_group_sampler__bad_input():
 
 def test_group_sampler__registered():
     sampler = DATA_SAMPLERS.build(
-        dict(type='GroupSampler', group_size=2), default_args=dict(dataset=list(range(4)), seed=3)
+        dict(type='mixedae.GroupSampler', group_size=2), default_args=dict(dataset=list(range(4)), seed=3)
     )
     assert isinstance(sampler, GroupSampler) and sampler.seed == 3

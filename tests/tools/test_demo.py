@@ -286,6 +286,12 @@ def test_journey__failure_shows_the_end_of_the_log(tmp_path):
     assert not (tmp_path / 'work' / 'stamps' / 'bad.json').exists()
 
 
+def test_journey__killed_command_is_called_so(tmp_path):
+    code = 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)'
+    with pytest.raises(StageError, match=r'ended from outside by SIGKILL \(perhaps'):
+        run(tmp_path, Stage('bad', 'Fail', ((sys.executable, '-c', code),)))
+
+
 def test_journey__command_that_writes_nothing_is_a_failure(tmp_path):
     stage = Stage('bad', 'Fail', ((sys.executable, '-c', ''),), outputs=(tmp_path / 'never',))
     with pytest.raises(StageError, match='did not write'):

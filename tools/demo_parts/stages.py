@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -114,7 +115,7 @@ class Journey:
                 file.write(f'$ {shlex.join(command)}\n')
                 code, tail = run_command(command, self.cwd, file, Progress(self.out))
                 if code:
-                    raise StageError(f'stage "{stage.name}" stopped with exit status {code}', tail, log)
+                    raise StageError(f'stage "{stage.name}" {how_it_ended(code)}', tail, log)
         missing = [path for path in stage.outputs if not path.exists()]
         if missing:
             raise StageError(f'stage "{stage.name}" ended well but did not write {missing[0]}', [], log)
@@ -186,6 +187,15 @@ def run_command(command: Sequence[str], cwd: Path, log: TextIO, progress: Progre
         raise
     finally:
         progress.end()
+
+
+def how_it_ended(code: int) -> str:
+    """Words for the exit status of a failed command."""
+    if code >= 0:
+        return f'stopped with exit status {code}'
+    name = signal.Signals(-code).name
+    hint = ' (perhaps the machine ran out of memory)' if name == 'SIGKILL' else ''
+    return f'was ended from outside by {name}{hint}'
 
 
 def child_environment() -> dict[str, str]:
