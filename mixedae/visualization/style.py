@@ -60,7 +60,7 @@ table { border-collapse: collapse; }
 .pictures th { color: var(--soft); font-size: .82rem; font-weight: 600; text-align: left; vertical-align: bottom; }
 .pictures th[scope=row] { vertical-align: middle; }
 .pictures td { padding: 0; min-width: var(--cell); vertical-align: top; }
-.pictures img { width: 100%; display: block; border-radius: 4px; }
+.pictures img { display: block; width: 100%; max-height: 260px; object-fit: contain; object-position: left top; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 0; margin: 10px 0;
   font-size: .86rem; color: var(--soft); }
 .legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 6px;

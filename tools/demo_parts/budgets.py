@@ -41,10 +41,10 @@ BUDGETS = {
     'quick': Budget(
         minutes=12,
         crop=128,
-        pretrain_iterations=900,
+        pretrain_iterations=500,
         pretrain_batch=32,
-        detection=Task(400, 4, (192, 144), 100),
-        segmentation=Task(300, 4, (144, 144), 100),
+        detection=Task(300, 4, (192, 144), 100),
+        segmentation=Task(250, 4, (144, 144), 100),
     ),
     'full': Budget(
         minutes=75,

@@ -20,7 +20,8 @@ from object_aware import GroupSampler, ObjectCropDataset
 Row = tuple[str, list[np.ndarray | None]]
 
 SIDE = 320  # longer side of a scene in the report, pixels
-SCORE = 0.3  # detections below it are not drawn
+SCORE = 0.3  # detections below it are not drawn,
+SUREST = 3  # but this many of each image are, so that a weak detector shows what it does
 HIDDEN = np.uint8(205)  # grey of a patch that is not in the mix
 
 
@@ -126,7 +127,8 @@ def _detections(config: Path, checkpoint: Path, count: int) -> Iterator[Shown]:
         picture = fit(image, SIDE)
         scale = picture.shape[1] / image.shape[1]
         truth, found = sample.gt_instances, result.pred_instances
-        found = found[found.scores >= SCORE]
+        order = found.scores.argsort(descending=True)
+        found = found[order[: max(SUREST, int((found.scores >= SCORE).sum()))]]
         yield (
             picture,
             draw_objects(

@@ -179,7 +179,10 @@ def _transfer(
 def _score_note(task: str, metrics: dict) -> str:
     if task != 'detection':
         return ''
-    return f' Detections with a score of {metrics["config"]["score_threshold"]} or more.'
+    return (
+        f' Detections with a score of {metrics["config"]["score_threshold"]} or more, and the three surest of an image '
+        'where fewer reach it.'
+    )
 
 
 def _record(page: Page, metrics: dict, commands: Sequence[str]) -> None:
