@@ -48,8 +48,10 @@ def accuracy_verdict(pretrain: dict) -> Verdict:
         return 'good', 'Patches find the patches of their own image', figures
     if mean >= 1.2 * chance:
         return 'even', 'Patches find the patches of their own image, but not in the last layer', figures
-    if last > chance:
+    if last >= 1.05 * chance:
         return 'even', 'Patches find their own image a little more often than by chance', figures
+    if last > chance:
+        return 'even', 'Patches do not find the patches of their own image yet', figures
     return 'bad', 'Patches do not find the patches of their own image', figures
 
 
