@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BACKENDS = ('auto', 'reference', 'sdpa')
+from mixedae.kernels import topk_cpu
+
+BACKENDS = ('auto', 'reference', 'sdpa', 'cpu')
 
 
 def topk_attention(
@@ -41,7 +43,8 @@ def topk_attention(
         cls: ``'keep'`` or ``'compete'``, see the module's text.
         scale: factor on the scores, ``d ** -0.5`` if None.
         backend: ``'reference'`` writes Eq 6 out in float32; ``'sdpa'`` selects, then calls PyTorch's fused attention
-            with the selection as a boolean mask; ``'auto'`` takes the fastest that fits the device.
+            with the selection as a boolean mask; ``'cpu'`` selects in a compiled loop (:mod:`mixedae.kernels.topk_cpu`,
+            needs numba); ``'auto'`` takes the fastest that fits the device.
 
     Returns:
         ``(B, H, N, d)`` in the dtype of ``v``.
@@ -51,10 +54,22 @@ def topk_attention(
     if v.dim() != 4 or v.shape[:3] != k.shape[:3]:
         raise ValueError(f'v must be (B, H, N, d) like k, {tuple(k.shape)}, not {tuple(v.shape)}.')
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if backend == 'auto':
+        backend = fastest_backend(q)
+    if backend == 'cpu':
+        prefix = _check(q, k, topk, num_prefix_tokens, cls)
+        return topk_cpu.TopKAttention.apply(q, k, v, topk, prefix, scale)
     keep = topk_keep_mask(q, k, topk, num_prefix_tokens=num_prefix_tokens, cls=cls, scale=scale)
     if backend == 'reference':
         return _attend(q, k, v, keep, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
+
+
+def fastest_backend(q: Tensor) -> str:
+    """The backend that ``'auto'`` takes for queries like these."""
+    if q.device.type == 'cpu' and topk_cpu.available() and not torch.compiler.is_compiling():
+        return 'cpu'
+    return 'sdpa'
 
 
 @torch.no_grad()
