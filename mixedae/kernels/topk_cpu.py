@@ -3,7 +3,7 @@
 Choosing K of N scores by ``torch.topk`` and comparing takes several times as long as all the rest of attention. Here
 the threshold of a row is found by counting: floats are read as integers of the same order, and the interval that holds
 the K-th largest is halved until just K scores lie above. Every count is one pass over a row that stays in the
-first-level cache, and mostly about a dozen are enough; the integers make it end, and exactly so, where scores are equal.
+first-level cache, and mostly about a dozen are enough. The integers make it end, and exactly, where scores are equal.
 """
 
 from __future__ import annotations
