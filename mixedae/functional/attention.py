@@ -57,6 +57,8 @@ def topk_attention(
     if backend == 'auto':
         backend = fastest_backend(q)
     if backend == 'cpu':
+        if backend not in usable_backends(q):
+            raise ValueError(f"backend 'cpu' needs numba and tensors on a CPU, not on {q.device}: use 'auto'.")
         prefix = _check(q, k, topk, num_prefix_tokens, cls)
         return topk_cpu.TopKAttention.apply(q, k, v, topk, prefix, scale)
     keep = topk_keep_mask(q, k, topk, num_prefix_tokens=num_prefix_tokens, cls=cls, scale=scale)
@@ -67,9 +69,13 @@ def topk_attention(
 
 def fastest_backend(q: Tensor) -> str:
     """The backend that ``'auto'`` takes for queries like these."""
-    if q.device.type == 'cpu' and topk_cpu.available() and not torch.compiler.is_compiling():
-        return 'cpu'
-    return 'sdpa'
+    return 'cpu' if 'cpu' in usable_backends(q) and not torch.compiler.is_compiling() else 'sdpa'
+
+
+def usable_backends(q: Tensor) -> tuple[str, ...]:
+    """The backends that can be used with queries like these."""
+    on_cpu = q.device.type == 'cpu' and topk_cpu.available()
+    return ('reference', 'sdpa', 'cpu') if on_cpu else ('reference', 'sdpa')
 
 
 @torch.no_grad()

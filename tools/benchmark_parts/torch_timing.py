@@ -1,0 +1,100 @@
+"""Timing of PyTorch work on a CPU or a GPU, and how much of it is kept for backward."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .common import Timing
+
+
+def add_device_arguments(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """``--device``, ``--dtype``, ``--threads``, ``--repeats``."""
+    parser.add_argument('--device', default='cpu', help='cpu (default) or cuda')
+    parser.add_argument(
+        '--dtype',
+        choices=('float32', 'bfloat16'),
+        help='precision of products (default: float32 on a CPU, bfloat16 autocast on a GPU)',
+    )
+    parser.add_argument('--threads', type=int, default=1, help='CPU threads (default: 1)')
+    parser.add_argument(
+        '--repeats', type=int, default=repeats, help='timed runs of each contender (default: %(default)s)'
+    )
+
+
+def prepare(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Device and dtype of the arguments; sets the number of threads.
+
+    Raises:
+        ValueError: a GPU was asked for and there is none, or ``--threads`` is below 1.
+    """
+    import torch
+
+    if args.threads < 1:
+        raise ValueError(f'--threads must be at least 1, not {args.threads}.')
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('--device cuda, but PyTorch finds no GPU here: leave it out to measure on the CPU.')
+    name = args.dtype or ('bfloat16' if device.type == 'cuda' else 'float32')
+    return device, getattr(torch, name)
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], Any]], repeats: int, device: Any, warmup: int = 2
+) -> dict[str, Timing]:
+    """Times contenders in turns: process time on a CPU with one thread, else the clock, after synchronising a GPU."""
+    import torch
+
+    def finish() -> None:
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+
+    by_process = device.type == 'cpu' and torch.get_num_threads() == 1
+    clock = time.process_time if by_process else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(repeats + warmup):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            finish()
+            start = clock()
+            contenders[name]()
+            finish()
+            if turn >= warmup:
+                times[name].append(clock() - start)
+    return {name: Timing(tuple(taken), tuple(taken)) for name, taken in times.items()}
+
+
+def slowdown(slow: Timing, base: Timing) -> tuple[float, float, float]:
+    """(median, lower, upper quartile) of how many times as long ``slow`` takes as ``base``, turn by turn."""
+    ratios = [a / b for a, b in zip(slow.cpu, base.cpu)]
+    if len(ratios) < 2:
+        return ratios[0], ratios[0], ratios[0]
+    low, middle, high = statistics.quantiles(ratios, n=4, method='inclusive')
+    return middle, low, high
+
+
+def kept_for_backward(forward: Callable[[], Any]) -> int:
+    """Bytes of the tensors that a forward pass keeps for its backward pass, each storage counted once.
+
+    Parameters are not counted. The same on every device, unlike the peak of an allocator.
+    """
+    import torch
+
+    seen: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        whole = tensor if tensor._base is None else tensor._base  # a transposed weight is a view of the weight
+        if not isinstance(whole, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = forward()  # alive until counted: a freed storage's address could come again
+    total = sum(seen.values())
+    del kept
+    return total
