@@ -12,13 +12,19 @@ Selecting has no gradient; the gradient flows through the kept scores alone.
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mixedae.kernels import topk_cpu
 
-BACKENDS = ('auto', 'reference', 'sdpa', 'cpu')
+BACKENDS = ('auto', 'reference', 'sdpa', 'cpu', 'triton')
+NEEDS = {
+    'cpu': 'needs numba and tensors on a CPU',
+    'triton': 'needs Triton and float32 or 16-bit tensors on a GPU, of 256 tokens and 128 channels a head at most',
+}
 
 
 def topk_attention(
@@ -43,8 +49,9 @@ def topk_attention(
         cls: ``'keep'`` or ``'compete'``, see the module's text.
         scale: factor on the scores, ``d ** -0.5`` if None.
         backend: ``'reference'`` writes Eq 6 out in float32; ``'sdpa'`` selects, then calls PyTorch's fused attention
-            with the selection as a boolean mask; ``'cpu'`` selects in a compiled loop (:mod:`mixedae.kernels.topk_cpu`,
-            needs numba); ``'auto'`` takes the fastest that fits the device.
+            with the selection as a boolean mask; ``'cpu'`` selects in a compiled loop, which needs numba
+            (:mod:`mixedae.kernels.topk_cpu`); ``'triton'`` is one fused kernel on a GPU
+            (:mod:`mixedae.kernels.topk_triton`); ``'auto'`` takes the fastest that was measured on the device.
 
     Returns:
         ``(B, H, N, d)`` in the dtype of ``v``.
@@ -56,10 +63,14 @@ def topk_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if backend == 'auto':
         backend = fastest_backend(q)
-    if backend == 'cpu':
-        if backend not in usable_backends(q):
-            raise ValueError(f"backend 'cpu' needs numba and tensors on a CPU, not on {q.device}: use 'auto'.")
+    if backend in ('cpu', 'triton'):
         prefix = _check(q, k, topk, num_prefix_tokens, cls)
+        if backend not in usable_backends(q):
+            raise ValueError(f"backend '{backend}' {NEEDS[backend]}: use 'auto'.")
+        if backend == 'triton':
+            from mixedae.kernels import topk_triton
+
+            return topk_triton.TopKAttention.apply(q, k, v, topk, prefix, scale).to(v.dtype)
         return topk_cpu.TopKAttention.apply(q, k, v, topk, prefix, scale)
     keep = topk_keep_mask(q, k, topk, num_prefix_tokens=num_prefix_tokens, cls=cls, scale=scale)
     if backend == 'reference':
@@ -74,8 +85,14 @@ def fastest_backend(q: Tensor) -> str:
 
 def usable_backends(q: Tensor) -> tuple[str, ...]:
     """The backends that can be used with queries like these."""
-    on_cpu = q.device.type == 'cpu' and topk_cpu.available()
-    return ('reference', 'sdpa', 'cpu') if on_cpu else ('reference', 'sdpa')
+    usable = ['reference', 'sdpa']
+    if q.device.type == 'cpu' and topk_cpu.available():
+        usable.append('cpu')
+    if q.device.type == 'cuda' and importlib.util.find_spec('triton') is not None:
+        from mixedae.kernels import topk_triton
+
+        usable += ['triton'] if topk_triton.fits(q) else []
+    return tuple(usable)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mixedae.functional import topk_attention, topk_keep_mask
-from mixedae.functional.attention import BACKENDS
+from mixedae.functional.attention import usable_backends
 
 CASES = [  # L, topk, prefix tokens, cls
     (9, 3, 1, 'keep'),
@@ -96,7 +96,7 @@ def test_topk_keep_mask__signed_zero_is_a_tie():
 
 
 @pytest.mark.parametrize('cls', ['keep', 'compete'])
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__minus_infinite_scores(rng, backend, cls):
     """Keys at -inf lose to finite ones, fill up to K when too few are finite, and weigh nothing."""
     q, k, v = random_qkv(rng, 8, 1, batch=1)
@@ -114,7 +114,7 @@ def test_topk_attention__minus_infinite_scores(rng, backend, cls):
 
 
 @pytest.mark.parametrize('length,topk,prefix,cls', CASES)
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__values_and_gradients(rng, length, topk, prefix, cls, backend):
     arrays = random_qkv(rng, length, prefix)
     upstream = rng.normal(size=arrays[0].shape)
@@ -142,13 +142,13 @@ def test_oracle__hand_gradient_agrees_with_finite_differences(rng):
 
 
 @pytest.mark.parametrize('cls', ['keep', 'compete'])
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__gradcheck(rng, backend, cls):
     q, k, v = (t.requires_grad_() for t in tensors(random_qkv(rng, 6, 1, batch=1, dim=2)))
     assert torch.autograd.gradcheck(lambda *x: topk_attention(*x, 2, cls=cls, backend=backend), (q, k, v))
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__dropped_keys_have_no_gradient(rng, backend):
     q, k, v = (t.requires_grad_() for t in tensors(random_qkv(rng, 8, 1, batch=1, heads=1)))
     keep = topk_keep_mask(q, k, 2)[0, 0, 4]
@@ -158,7 +158,7 @@ def test_topk_attention__dropped_keys_have_no_gradient(rng, backend):
 
 
 @pytest.mark.parametrize('prefix,cls', [(0, 'keep'), (1, 'keep'), (2, 'keep'), (1, 'compete')])
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__all_keys_is_plain_attention(rng, prefix, cls, backend):
     q, k, v = (t.requires_grad_() for t in tensors(random_qkv(rng, 9, prefix)))
     topk = 9 + (prefix if cls == 'compete' else 0)
@@ -170,7 +170,7 @@ def test_topk_attention__all_keys_is_plain_attention(rng, prefix, cls, backend):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__scale(rng, backend):
     arrays = random_qkv(rng, 6, 1, batch=1)
     ours = topk_attention(*tensors(arrays), 2, scale=2.5, backend=backend)
@@ -179,7 +179,7 @@ def test_topk_attention__scale(rng, backend):
 
 @pytest.mark.parametrize('cls', ['keep', 'compete'])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__every_backend_keeps_the_same_keys(rng, backend, cls, dtype):
     """Bit for bit, on ties and on random scores: read off the output, not off the helper."""
     n, dim = 13, 16
@@ -193,7 +193,7 @@ def test_topk_attention__every_backend_keeps_the_same_keys(rng, backend, cls, dt
 
 @pytest.mark.parametrize('dtype,unit', [(torch.bfloat16, 16.0), (torch.float16, 64.0)])
 @pytest.mark.parametrize('stored,autocast', [('half', True), ('half', False), ('float32', True)])
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__selects_on_float32_scores(backend, autocast, stored, dtype, unit):
     """Scores unit² + j/4 (halved by the scale) round to one value in half precision: rounding first would keep the
     lowest keys, float32 keeps the highest."""
@@ -215,7 +215,7 @@ def test_topk_attention__selects_on_float32_scores(backend, autocast, stored, dt
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__low_precision_values_and_gradients(rng, backend, dtype):
     arrays = random_qkv(rng, 9, 1)
     q, k, v = (t.requires_grad_() for t in tensors(arrays, dtype))
@@ -232,7 +232,7 @@ def test_topk_attention__low_precision_values_and_gradients(rng, backend, dtype)
         np.testing.assert_allclose(ours.grad.double().numpy() / size, expected / size, atol=6 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__large_scores_stay_finite(backend):
     q = torch.full((1, 1, 5, 4), 200.0)
     k = torch.full((1, 1, 5, 4), 200.0) * torch.tensor([1, 1, -1, 1, -1.0])[:, None]
@@ -243,7 +243,7 @@ def test_topk_attention__large_scores_stay_finite(backend):
     assert torch.autograd.grad(out.sum(), q)[0].isfinite().all()
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__non_contiguous(rng, backend):
     packed = torch.from_numpy(rng.normal(size=(2, 10, 3, 2, 4)))  # (B, N, 3, H, d), as the qkv layer gives it
     q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
@@ -252,7 +252,7 @@ def test_topk_attention__non_contiguous(rng, backend):
     np.testing.assert_allclose(topk_attention(q, k, v, 3, backend=backend).numpy(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
 def test_topk_attention__permuting_patches_permutes_the_output(rng, backend):
     q, k, v = tensors(random_qkv(rng, 9, 1))
     order = torch.cat([torch.tensor([0]), 1 + torch.from_numpy(rng.permutation(9))])

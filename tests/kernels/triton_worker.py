@@ -1,0 +1,53 @@
+"""Run by test_topk_triton.py with TRITON_INTERPRET=1: the kernel beside the plain definition (no bfloat16 there)."""
+
+import sys
+
+import torch
+
+from mixedae.functional import topk_attention
+from mixedae.kernels.topk_triton import TopKAttention
+
+CASES = [  # sequences, heads, tokens, channels, K, prefix
+    (1, 2, 17, 16, 4, 1),
+    (2, 1, 65, 8, 16, 1),
+    (1, 1, 40, 32, 7, 0),
+    (1, 1, 10, 16, 9, 1),
+    (1, 1, 33, 16, 5, 2),
+]
+
+
+def inputs(shape, ties, dtype):
+    q, k, v, grad = (torch.randn(shape) for _ in range(4))
+    if ties:  # whole numbers: sums are exact in any order, so equal scores are equal everywhere
+        q, k = q.round(), k.round()
+    if ties == 2:
+        k = torch.zeros_like(k)
+    q, k, v, grad = (x.to(dtype) for x in (q, k, v, grad))
+    return q.requires_grad_(), k.requires_grad_(), v.requires_grad_(), grad
+
+
+def main():
+    torch.manual_seed(0)
+    for *shape, topk, prefix in CASES:
+        for ties in (0, 1, 2):
+            for dtype, tolerance in ((torch.float32, 2e-6), (torch.float16, 5e-3)):
+                if dtype == torch.float16 and ties == 0:
+                    continue  # rounding decides between neighbours
+                q, k, v, grad = inputs(shape, ties, dtype)
+                scale = 0.25
+                ours = TopKAttention.apply(q, k, v, topk, prefix, scale)
+                plain = topk_attention(
+                    q, k, v, topk, num_prefix_tokens=prefix, scale=scale, backend='reference', cls='keep'
+                )
+                pairs = zip(
+                    (ours, *torch.autograd.grad(ours, (q, k, v), grad)),
+                    (plain, *torch.autograd.grad(plain, (q, k, v), grad)),
+                )
+                worst = max((a.float() - b.float()).abs().max().item() for a, b in pairs)
+                print(shape, topk, prefix, ties, dtype, worst)
+                if not worst < tolerance:
+                    sys.exit(f'{worst} is above {tolerance}')
+
+
+if __name__ == '__main__':
+    main()
