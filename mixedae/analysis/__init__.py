@@ -1,4 +1,5 @@
-"""Looking into what pre-training has learned: TopK accuracy by layer, [CLS] attention, mutual information of mixing.
+"""Looking into what pre-training has learned: TopK accuracy by layer, [CLS] attention, mutual information of mixing;
+and what it costs.
 
 Not imported by :mod:`mixedae` itself: analysis needs the data package and matplotlib, training does not.
 """
@@ -14,17 +15,20 @@ from mixedae.analysis.mutual_information import (
     patch_features,
     shrunk_covariance,
 )
+from mixedae.analysis.operations import Operations, count_operations
 from mixedae.analysis.topk_accuracy import LayerAccuracy, accuracy_along_training, layer_accuracy
 
 __all__ = [
     'PAIR_KINDS',
     'ImageSet',
     'LayerAccuracy',
+    'Operations',
     'accuracy_along_training',
     'box_shares',
     'cls_attention',
     'concentration',
     'conditional_information',
+    'count_operations',
     'crop_pairs',
     'estimate_mixing',
     'information',
