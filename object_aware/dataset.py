@@ -13,43 +13,89 @@ from torch.utils.data import Dataset
 from mixedae.registry import DATASETS
 
 from .index import CropIndex, as_size
-from .pixels import crop, open_image
+from .pixels import ImageError, Location, check_file, crop, load_kernels, open_image
+from .quarantine import Quarantine, TooManyBadFiles, default_limit, judge
 from .scenes import missing_files, some
-from .windows import draw_window
 
-Key = int | tuple[int, int]
+Key = int | tuple[int, ...]
+"""Index (epoch 0), (index, epoch), or (index, epoch, spare, ...) as the group sampler gives it."""
 
 
 def split_key(key: Key, length: int) -> tuple[int, int]:
-    """(index, epoch) of a key that is an index (epoch 0) or already both.
+    """(index, epoch) of a key.
 
     Raises:
         IndexError: the index is outside 0..length-1 (so that plain iteration ends).
     """
-    index, epoch = key if isinstance(key, tuple) else (key, 0)
+    index, epoch = key[:2] if isinstance(key, tuple) else (key, 0)
     if not 0 <= index < length:
         raise IndexError(f'index {index} is outside 0..{length - 1}')
     return int(index), int(epoch)
 
 
-def check_headers(
-    paths: Sequence[str], sizes: Sequence[tuple[int, int] | None], progress: Callable[[int, int], None] | None = None
+def check_files(
+    locations: Sequence[str | Location],
+    sizes: Sequence[tuple[int, int] | None],
+    quarantine: Quarantine,
+    progress: Callable[[int, int], None] | None = None,
+    thorough: bool = False,
 ) -> None:
-    """Read the header of every file.
+    """Look at every image file before training: its header and its end, or thoroughly at all of it.
 
     Raises:
-        ValueError: files that cannot be read or have another size than annotated: how many, the first of them and why.
+        ValueError: more files than the quarantine allows cannot be read or have another size than annotated.
     """
-    broken: list[str] = []
-    for k, (path, size) in enumerate(zip(paths, sizes)):
+    broken: list[ImageError] = []
+    for k, (location, size) in enumerate(zip(locations, sizes)):
         try:
-            open_image(path, size).image.close()
-        except RuntimeError as error:
-            broken.append(str(error))
+            check_file(location, size, thorough)
+        except ImageError as error:
+            broken.append(error)
         if progress is not None:
-            progress(k + 1, len(paths))
-    if broken:
-        raise ValueError(f'{len(broken)} of {len(paths)} images cannot be used; the first: {broken[0]}')
+            progress(k + 1, len(locations))
+    judge(broken, len(locations), quarantine)
+
+
+def sample_or_spare(
+    load: Callable[[int, int], dict[str, Any]], key: Key, length: int, quarantine: Quarantine
+) -> dict[str, Any]:
+    """The sample of a key, or that of the first spare in it whose image is good.
+
+    The sampler chose the spares so that the group stays one of different scenes whichever are taken. The bad file is
+    listed. A sample is still a function of its key, and of which files are bad.
+
+    Args:
+        load: (index, epoch) → sample.
+        key: what the sampler gave.
+        length: of the dataset.
+        quarantine: where bad files are listed.
+
+    Raises:
+        ImageError: the image is bad and the key has no spare that is good.
+        TooManyBadFiles: more bad files than the quarantine allows.
+    """
+    index, epoch = split_key(key, length)
+    try:
+        return load(index, epoch)
+    except ImageError as error:
+        failure = error
+    bad = [failure]
+    for spare in key[2:] if isinstance(key, tuple) else ():
+        if spare < 0:
+            continue
+        try:
+            sample = load(int(spare), epoch)
+        except ImageError as error:
+            bad.append(error)
+            continue
+        for error in bad:
+            quarantine.add(error, epoch, index, int(spare))
+        return sample
+    for error in bad:
+        quarantine.add(error, epoch, index)
+    if isinstance(key, tuple) and len(key) > 2:
+        raise TooManyBadFiles(f'No spare of sample {index} in epoch {epoch} can be used either. {failure}')
+    raise failure
 
 
 @DATASETS.register_module()
@@ -57,7 +103,7 @@ class ObjectCropDataset(Dataset):
     """Every object of a crop index, each time in another window that obeys the index's rules.
 
     A sample is a function of (seed, epoch, index) alone: workers, ranks and order do not matter. The window is drawn in
-    scene pixels and resized straight from there; where 64 tries find no window with few enough others, the index's own
+    scene pixels and resized straight from there; where 256 tries find no window with few enough others, the index's own
     window is taken. So every sample obeys the rules. Class labels are not part of a sample.
 
     Args:
@@ -67,11 +113,15 @@ class ObjectCropDataset(Dataset):
         seed: seed of windows and flips, at least 0.
         flip_prob: probability of a horizontal flip.
         image_root: replaces the folder of the images when the data moved (see ``CropIndex.image_folders``).
+        quarantine_file: list of image files that turn out bad while training, see :mod:`object_aware.quarantine`.
+        max_bad_files: how many different ones are borne; one in a hundred, at most 100, if None. Samples of them are
+            replaced by the spares in their keys (``GroupSampler(spares=...)``).
 
     Attributes:
         index: the :class:`CropIndex`.
         size: (height, width).
         scene_ids: (len,) int64 scene of each crop; the group sampler mixes different scenes only.
+        quarantine: the :class:`Quarantine`.
 
     Raises:
         FileNotFoundError: the index, an image folder or image files are missing.
@@ -85,6 +135,8 @@ class ObjectCropDataset(Dataset):
         seed: int = 0,
         flip_prob: float = 0.5,
         image_root: str | os.PathLike[str] | None = None,
+        quarantine_file: str | os.PathLike[str] | None = None,
+        max_bad_files: int | None = None,
     ) -> None:
         self.index = CropIndex.load(index_file)
         built = self.index.out_size
@@ -100,9 +152,15 @@ class ObjectCropDataset(Dataset):
         self.flip_prob = float(flip_prob)
         self.scene_ids = self.index.target_scenes
         self.folders = [str(folder) for folder in self.index.image_folders(image_root)]
-        self._used = np.unique(self.scene_ids)
+        self._used = self.index.used_scenes
+        limit = default_limit(len(self._used)) if max_bad_files is None else max_bad_files
+        self.quarantine = Quarantine(quarantine_file, limit)
+        load_kernels()
         for number, folder in enumerate(self.folders):
-            names = [name.decode() for name in self.index.names[self._used[self.index.folder_of[self._used] == number]]]
+            if os.path.isfile(folder):  # a tar file: the index says where in it the images are
+                continue
+            here = self._used[self.index.folder_of[self._used] == number]
+            names = [self.index.names[scene].decode() for scene in here]
             missing = missing_files(folder, names)
             if missing:
                 raise FileNotFoundError(
@@ -114,38 +172,51 @@ class ObjectCropDataset(Dataset):
     def __len__(self) -> int:
         return len(self.index)
 
+    def __getstate__(self) -> dict[str, Any]:  # for worker processes that are spawned: nothing of the index is copied
+        return {name: value for name, value in vars(self).items() if name not in ('scene_ids', '_used')}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.scene_ids, self._used = self.index.target_scenes, self.index.used_scenes
+
+    def location(self, scene: int) -> Location:
+        """Where a scene's image file is: (path, offset, size), see ``CropIndex.image_bytes_location``."""
+        return self.index.image_bytes_location(scene, self.folders)
+
     def path(self, scene: int) -> str:
-        """Path of a scene's image."""
-        return os.path.join(self.folders[self.index.folder_of[scene]], self.index.names[scene].decode())
+        """Path of a scene's image, or of the tar file that holds it."""
+        return self.location(scene)[0]
 
     def draw(self, key: Key) -> tuple[int, np.ndarray, bool]:
         """(crop number, (4,) float32 window, flip?) of a key, without reading pixels."""
         number, epoch = split_key(key, len(self))
-        index = self.index
         rng = np.random.default_rng((self.seed, epoch, number))
-        width, height = index.sizes[index.target_scenes[number]]
-        box = index.boxes[index.targets[number]]
-        window = draw_window(box, index.others(number), (int(width), int(height)), index.out_size, index.rules, rng)
+        window = self.index.draw(number, rng)
         flip = bool(rng.random() < self.flip_prob)
-        return number, index.windows[number] if window is None else window, flip
+        return number, self.index.windows[number] if window is None else window, flip
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """One sample.
 
         Args:
-            key: index (epoch 0), or (index, epoch) as the group sampler gives it.
+            key: index (epoch 0), or (index, epoch, spare, ...) as the group sampler gives it.
 
         Returns:
             dict(inputs=uint8 tensor (3, H, W) RGB, data_samples=dict(scene=int, object=int row in ``index.boxes``,
             window=float32 tensor (4,) xyxy in scene pixels, before the flip)).
 
         Raises:
-            RuntimeError: the image does not decode or has another size than annotated; it names the file.
+            ImageError: the image does not decode or has another size than annotated, and the key has no spare; it
+                names the file.
+            TooManyBadFiles: more files than ``max_bad_files`` are bad.
         """
-        number, window, flip = self.draw(key)
+        return sample_or_spare(self._load, key, len(self), self.quarantine)
+
+    def _load(self, index: int, epoch: int) -> dict[str, Any]:
+        number, window, flip = self.draw((index, epoch))
         scene = int(self.index.target_scenes[number])
         width, height = self.index.sizes[scene]
-        pixels = crop(open_image(self.path(scene), (int(width), int(height))), window, self.size, flip)
+        pixels = crop(open_image(self.location(scene), (int(width), int(height))), window, self.size, flip)
         sample = dict(
             scene=scene,
             object=int(self.index.targets[number]),
@@ -153,11 +224,18 @@ class ObjectCropDataset(Dataset):
         )
         return dict(inputs=torch.from_numpy(pixels), data_samples=sample)
 
-    def preflight(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read the header of every image before hours are spent: it must be an image of the annotated size.
+    def preflight(self, progress: Callable[[int, int], None] | None = None, thorough: bool = False) -> None:
+        """Look at every image file before hours are spent: it must be an image of the annotated size.
+
+        Args:
+            progress: called with (files done, files in all).
+            thorough: follow all coded pixels too, not only header and end (reads every byte).
 
         Raises:
-            ValueError: images that are not.
+            ValueError: more than ``max_bad_files`` are not; fewer are listed in the quarantine and logged.
+                Or the index is damaged.
         """
-        paths = [self.path(scene) for scene in self._used]
-        check_headers(paths, [(int(w), int(h)) for w, h in self.index.sizes[self._used]], progress)
+        self.index.verify()
+        locations = [self.location(scene) for scene in self._used]
+        sizes = [(int(w), int(h)) for w, h in self.index.sizes[self._used]]
+        check_files(locations, sizes, self.quarantine, progress, thorough)

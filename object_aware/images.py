@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 
 from mixedae.registry import DATASETS
 
-from .dataset import Key, check_headers, split_key
+from .dataset import Key, check_files, sample_or_spare
 from .index import as_size
-from .pixels import crop, open_image
+from .pixels import crop, load_kernels, open_image
+from .quarantine import Quarantine, default_limit
 from .scenes import missing_files, some
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -66,9 +67,11 @@ class ImageDataset(Dataset):
         flip_prob: probability of a horizontal flip.
         scale: range of the window's area over the image's area.
         ratio: range of the window's width / height.
+        quarantine_file, max_bad_files: as in :class:`ObjectCropDataset`.
 
     Attributes:
         scene_ids: (len,) int64, 0..len-1.
+        quarantine: the :class:`Quarantine`.
 
     Raises:
         FileNotFoundError: the folder, the list or images of the list are missing.
@@ -84,6 +87,8 @@ class ImageDataset(Dataset):
         flip_prob: float = 0.5,
         scale: tuple[float, float] = (0.2, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        quarantine_file: str | os.PathLike[str] | None = None,
+        max_bad_files: int | None = None,
     ) -> None:
         if not os.path.isdir(root):
             raise FileNotFoundError(f'Image folder {root} does not exist.')
@@ -120,6 +125,9 @@ class ImageDataset(Dataset):
                 )
         self.names = np.array([name.encode() for name in names])  # one array: worker processes share it
         self.scene_ids = np.arange(len(names), dtype=np.int64)
+        limit = default_limit(len(names)) if max_bad_files is None else max_bad_files
+        self.quarantine = Quarantine(quarantine_file, limit)
+        load_kernels()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -132,9 +140,12 @@ class ImageDataset(Dataset):
         """One sample, as :meth:`ObjectCropDataset.__getitem__`; ``object`` is -1.
 
         Raises:
-            RuntimeError: the image does not decode; it names the file.
+            ImageError: the image does not decode, and the key has no spare; it names the file.
+            TooManyBadFiles: more files than ``max_bad_files`` are bad.
         """
-        index, epoch = split_key(key, len(self))
+        return sample_or_spare(self._load, key, len(self), self.quarantine)
+
+    def _load(self, index: int, epoch: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, epoch, index))
         opened = open_image(self.path(index))
         window = random_resized_window(opened.size, self.scale, self.ratio, rng)
@@ -142,10 +153,6 @@ class ImageDataset(Dataset):
         sample = dict(scene=index, object=-1, window=torch.from_numpy(window))
         return dict(inputs=torch.from_numpy(pixels), data_samples=sample)
 
-    def preflight(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read the header of every image before hours are spent.
-
-        Raises:
-            ValueError: files that are no images.
-        """
-        check_headers([self.path(k) for k in range(len(self))], [None] * len(self), progress)
+    def preflight(self, progress: Callable[[int, int], None] | None = None, thorough: bool = False) -> None:
+        """Look at every image file before hours are spent, as :meth:`ObjectCropDataset.preflight`."""
+        check_files([self.path(k) for k in range(len(self))], [None] * len(self), self.quarantine, progress, thorough)

@@ -1,4 +1,4 @@
-"""From an image file to a crop: decode, cut, resize, flip. Shared by the datasets.
+"""From an image file to a crop: read, decode the window, resize, flip. Shared by the datasets.
 
 Which pixel grid? COCO's boxes refer to the grid of the stored pixels, whatever an EXIF orientation says. Other
 annotation tools write boxes in the grid that a viewer shows. The annotation's width and height decide: if they are
@@ -10,63 +10,192 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+import simplejpeg
+from PIL import ExifTags
 
-_DRAFT_GAP = 2.0  # JPEGs are decoded at 1/2, 1/4 or 1/8 scale where the window then is still this many times the crop
+from .decoding import (
+    Box,
+    DecodeError,
+    Region,
+    check_jpeg,
+    check_kind,
+    decode_cut,
+    decode_pillow,
+    decode_whole_jpeg,
+    jpeg_scale,
+    open_pillow,
+    to_rgb,
+    with_support,
+)
+from .jpeg_layout import JpegLayout, read_layout
+
+__all__ = [
+    'ImageError',
+    'Location',
+    'OpenImage',
+    'check_file',
+    'crop',
+    'crops_from',
+    'load_kernels',
+    'open_image',
+    'read_bytes',
+    'to_rgb',
+    'verify',
+]
+
+Location = tuple[str, int, int | None]
+"""(path, offset, size) of an image file; size None: from the offset to the end."""
+
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+_HEAD, _TAIL = 1 << 17, 1 << 10  # bytes of a file that are read to look at its header and its end
+
+
+class ImageError(RuntimeError):
+    """An image cannot be used. The message is a sentence.
+
+    Attributes:
+        path: the file.
+        reason: a few words.
+    """
+
+    def __init__(self, path: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.path, self.reason = path, reason
+
+    def __reduce__(self):
+        return ImageError, (self.path, self.reason, str(self))
 
 
 class OpenImage(NamedTuple):
-    """An image whose header was read.
+    """An image file whose header was read.
 
     Attributes:
-        image: the PIL image, not decoded yet.
+        path: where it is, for messages.
+        data: its bytes.
+        stored: (width, height) of the stored grid.
         size: (width, height) of the grid that windows refer to.
-        upright: whether the EXIF orientation has to be applied to get that grid.
+        orientation: EXIF orientation that has to be applied to get that grid, 1 for none.
+        layout: where what is in a sequential JPEG; None for other files.
     """
 
-    image: Image.Image
+    path: str
+    data: bytes
+    stored: tuple[int, int]
     size: tuple[int, int]
-    upright: bool
+    orientation: int
+    layout: JpegLayout | None
 
 
-def open_image(path: str | os.PathLike[str], annotated_size: tuple[int, int] | None = None) -> OpenImage:
-    """Read the header of an image file.
+def read_bytes(location: Location, whole: bool = True) -> bytes:
+    """The bytes of an image file, which may be a part of another file; fewer than asked for only if not ``whole``.
+
+    Raises:
+        ImageError: it is missing, empty, cannot be read or ends too early; it names the file.
+    """
+    path, offset, size = location
+    try:
+        with open(path, 'rb') as file:
+            if offset:
+                file.seek(offset)
+            data = file.read(-1 if size is None else size)
+    except FileNotFoundError:
+        raise ImageError(
+            path, 'it does not exist', f'Image {path} does not exist: was it moved since the run began?'
+        ) from None
+    except OSError as error:
+        raise _broken(path, error.strerror or str(error)) from None
+    if not data:
+        raise _broken(path, 'the file is empty')
+    if whole and size is not None and len(data) < size:
+        raise _broken(path, 'its data end too early')
+    return data
+
+
+def open_image(source: str | os.PathLike[str] | Location, annotated_size: tuple[int, int] | None = None) -> OpenImage:
+    """Read an image file and understand its header.
 
     Args:
-        path: the file.
+        source: a path, or a location as ``CropIndex.image_bytes_location`` gives it.
         annotated_size: (width, height) by the annotation; None if there is none, then the image is taken upright.
 
     Raises:
-        RuntimeError: the file is missing, is no image, or its size is not the annotated one; it names the file.
+        ImageError: the file is missing, is no image, or its size is not the annotated one; it names the file.
     """
+    location = _as_location(source)
+    return _understand(location[0], read_bytes(location), annotated_size)
+
+
+def _as_location(source: str | os.PathLike[str] | Location) -> Location:
+    return source if isinstance(source, tuple) else (os.fspath(source), 0, None)
+
+
+def _understand(path: str, data: bytes, annotated_size: tuple[int, int] | None) -> OpenImage:
+    layout = read_layout(data)
+    orientation = 1
     try:
-        image = Image.open(path)
-        stored = image.size
+        image = None
+        if layout is not None:
+            stored = (layout.width, layout.height)
+        else:
+            image = open_pillow(data)
+            stored = image.size
         if annotated_size is not None and tuple(annotated_size) == stored:
-            return OpenImage(image, stored, False)
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DECODE_ERRORS as error:
-        raise RuntimeError(_broken(path, error)) from None
+            return OpenImage(path, data, stored, stored, 1, layout)
+        if layout.has_exif if layout is not None else _may_have_exif(data):
+            orientation = (image or open_pillow(data)).getexif().get(ExifTags.Base.Orientation, 1)
+    except (DecodeError, OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise _broken(path, str(error) or type(error).__name__) from None
+    if orientation not in range(1, 9):
+        orientation = 1
     shown = stored[::-1] if orientation in _TURNED else stored
     if annotated_size is not None and tuple(annotated_size) != shown:
-        image.close()
-        raise RuntimeError(
+        raise ImageError(
+            path,
+            f'it has {stored[0]}x{stored[1]} pixels, its annotation says {annotated_size[0]}x{annotated_size[1]}',
             f'Image {path} has {stored[0]}x{stored[1]} pixels, '
             f'but its annotation says {annotated_size[0]}x{annotated_size[1]}: '
-            'the crop index was built from other data; give the right image folder or build the index anew.'
+            'the crop index was built from other data; give the right image folder or build the index anew.',
         )
-    return OpenImage(image, shown, orientation != 1)
+    return OpenImage(path, data, stored, shown, int(orientation), layout)
+
+
+def _may_have_exif(data: bytes) -> bool:
+    # Asked for the Exif of a PNG, Pillow decodes all pixels, since it may stand behind them.
+    return data[:4] != b'\x89PNG' or b'eXIf' in data or b'Raw profile type exif' in data
+
+
+def check_file(
+    source: str | os.PathLike[str] | Location, annotated_size: tuple[int, int] | None = None, thorough: bool = False
+) -> None:
+    """Look at an image file before training: at its header and its end, or thoroughly at all of it.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    path, offset, size = location = _as_location(source)
+    head = read_bytes((path, offset, _HEAD if size is None else min(size, _HEAD)), whole=False)
+    if not thorough and len(head) == _HEAD and read_layout(head) is not None:
+        total = os.path.getsize(path) - offset if size is None else size
+        tail = read_bytes((path, offset + max(total - _TAIL, 0), min(_TAIL, total)))
+        if b'\xff\xd9' in tail:
+            _understand(path, head, annotated_size)
+            return
+    opened = open_image(location, annotated_size)
+    if opened.layout is None:
+        try:
+            check_kind(opened.data, opened.stored)
+        except DecodeError as error:
+            raise _broken(path, str(error)) from None
+    if thorough or (opened.layout is not None and b'\xff\xd9' not in opened.data[-_TAIL:]):
+        verify(opened)
 
 
 def crop(opened: OpenImage, window: np.ndarray, out_size: tuple[int, int], flip: bool = False) -> np.ndarray:
-    """Decode an opened image, resize a window of it, close it.
-
-    Bicubic with antialiasing, straight from fractional coordinates.
+    """Decode a window of an image and resize it: bicubic with antialiasing, straight from fractional coordinates.
 
     Args:
         opened: from :func:`open_image`.
@@ -78,58 +207,149 @@ def crop(opened: OpenImage, window: np.ndarray, out_size: tuple[int, int], flip:
         (3, height, width) uint8 RGB, contiguous.
 
     Raises:
-        RuntimeError: the file does not decode; it names the file.
+        ImageError: the file does not decode; it names the file.
     """
-    image, size, upright = opened
-    height, width = out_size
-    x1, y1, x2, y2 = (float(c) for c in window)
-    try:
-        with image:
-            if not upright and image.format == 'JPEG':
-                wanted = min((x2 - x1) / width, (y2 - y1) / height) / _DRAFT_GAP
-                factor = 8 if wanted >= 8 else 4 if wanted >= 4 else 2 if wanted >= 2 else 1
-                if factor > 1:
-                    image.draft(None, (max(1, size[0] // factor), max(1, size[1] // factor)))
-                    # libjpeg makes one pixel of each block of scale x scale, so coordinates divide by exactly that.
-                    scale = next(s for s in (8, 4, 2, 1) if image.size == (-(-size[0] // s), -(-size[1] // s)))
-                    x1, y1, x2, y2 = x1 / scale, y1 / scale, x2 / scale, y2 / scale
-            image.load()
-            decoded = ImageOps.exif_transpose(image) if upright else image
-            if decoded.mode not in ('RGB', 'L'):  # these two can be resized first
-                decoded = to_rgb(decoded)
-            box = (max(x1, 0.0), max(y1, 0.0), min(x2, decoded.width), min(y2, decoded.height))
-            resized = decoded.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
-            pixels = np.asarray(resized.convert('RGB'))
-    except _DECODE_ERRORS as error:
-        raise RuntimeError(_broken(getattr(image, 'filename', '?'), error)) from None
-    if flip:
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return crops_from(opened, [window], out_size, [flip])[0]
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode to RGB.
+def crops_from(
+    opened: OpenImage,
+    windows: Sequence[np.ndarray] | np.ndarray,
+    out_size: tuple[int, int],
+    flips: Sequence[bool] | None = None,
+) -> np.ndarray:
+    """Several windows of one image, decoded together where that costs less. Each is what :func:`crop` gives.
 
-    16-bit grey keeps its upper 8 bits, palettes are resolved, CMYK is converted, an alpha channel is dropped.
+    Args:
+        opened: from :func:`open_image`.
+        windows: K of (4,) xyxy in pixels of ``opened.size``, inside it.
+        out_size: (height, width) of the crops.
+        flips: K bools: mirror left to right.
+
+    Returns:
+        (K, 3, height, width) uint8 RGB.
 
     Raises:
-        ValueError: floating-point pixels, whose range is unknown.
+        ImageError: the file does not decode; it names the file.
     """
-    if image.mode.startswith('I'):  # 'I;16' and kin; 'I' is what 16-bit files become in some formats
-        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        image = Image.fromarray(grey)
-    elif image.mode == 'F':
-        raise ValueError('floating-point pixels, whose range is unknown')
-    elif image.mode == 'P':  # palettes with transparency go through RGBA, or PIL warns
-        image = image.convert('RGBA' if 'transparency' in image.info else 'RGB')
-    return image.convert('RGB')
+    from .resizing import resize_window  # compiled: only when it is needed (see load_kernels)
+
+    height, width = out_size
+    stored_out = (width, height) if opened.orientation in _TURNED else (height, width)
+    boxes = [_to_stored(tuple(float(c) for c in window), opened) for window in windows]
+    crops = np.empty((len(boxes), 3, height, width), dtype=np.uint8)
+    try:
+        for region, members in _regions(opened, boxes, stored_out):
+            pixels = _turn(region.pixels, opened.orientation)
+            for k in members:
+                x1, y1, x2, y2 = _in_region(boxes[k], region, opened.orientation)
+                flip = bool(flips is not None and flips[k])
+                resize_window(
+                    pixels, max(x1, 0.0), max(y1, 0.0), min(x2, pixels.shape[1]), min(y2, pixels.shape[0]), flip,
+                    crops[k],
+                )  # fmt: skip
+    except (DecodeError, MemoryError) as error:
+        raise _broken(opened.path, str(error) or 'not enough memory') from None
+    return crops
 
 
-def _broken(path: str | os.PathLike[str], error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f'Image {path} does not exist: was it moved since the run began?'
-    reason = str(error).split(' <')[0].split(" '")[0]  # PIL repeats the path or an object's address
-    return (
+def load_kernels() -> None:
+    """Compile, or load from disk, what crops need; once before loader workers start, so that they share it."""
+    from . import jpeg_kernels, resizing  # noqa: F401
+
+
+def verify(opened: OpenImage) -> None:
+    """Look at all coded data of an image: much faster than decoding for sequential JPEGs, by decoding for others.
+
+    Raises:
+        ImageError: they are damaged or end too early.
+    """
+    try:
+        if opened.layout is not None:
+            check_jpeg(opened.data, opened.layout)
+        else:
+            whole = (0.0, 0.0, float(opened.stored[0]), float(opened.stored[1]))
+            list(_regions(opened, [whole], (32, 32)))
+    except (DecodeError, MemoryError) as error:
+        raise _broken(opened.path, str(error)) from None
+
+
+def _regions(opened: OpenImage, boxes: Sequence[Box], out_size: tuple[int, int]) -> list[tuple[Region, list[int]]]:
+    """Decoded regions, and which of the boxes (stored grid) each serves."""
+    data, layout = opened.data, opened.layout
+    if layout is None:
+        check_kind(data, opened.stored)
+        if data[:2] != b'\xff\xd8' or _is_cmyk(data):
+            return [(decode_pillow(data, box, out_size), [k]) for k, box in enumerate(boxes)]
+    by_scale: dict[int, list[int]] = {}
+    for k, box in enumerate(boxes):
+        by_scale.setdefault(jpeg_scale(box, out_size), []).append(k)
+    regions = []
+    for scale, members in by_scale.items():
+        if layout is None:
+            regions.append((decode_whole_jpeg(data, scale), members))
+            continue
+        wide = [with_support(boxes[k], out_size, scale) for k in members]
+        union = (*np.min(wide, axis=0)[:2], *np.max(wide, axis=0)[2:]) if len(wide) > 1 else wide[0]
+        if _cost(union, layout) <= sum(_cost(box, layout) for box in wide):
+            regions.append((decode_cut(data, layout, union, scale), members))
+        else:
+            regions += [(decode_cut(data, layout, box, scale), [k]) for k, box in zip(members, wide)]
+    return regions
+
+
+def _cost(box: Box, layout: JpegLayout) -> float:
+    """Time of a cut region, in units of following one pixel's codes: decoding takes about three times as long."""
+    return layout.width * min(box[3], layout.height) + 3 * (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _is_cmyk(data: bytes) -> bool:
+    try:
+        return simplejpeg.decode_jpeg_header(data)[2] in ('CMYK', 'YCCK')
+    except ValueError as error:
+        raise DecodeError(str(error)) from None
+
+
+def _turned_box(box: Box, orientation: int, width: float, height: float) -> Box:
+    """A box of a grid of width x height in the grid that an EXIF orientation makes of it."""
+    x1, y1, x2, y2 = box
+    if orientation in (2, 3, 7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    return (y1, x1, y2, x2) if orientation in _TURNED else (x1, y1, x2, y2)
+
+
+def _to_stored(box: Box, opened: OpenImage) -> Box:
+    back = {6: 8, 8: 6}.get(opened.orientation, opened.orientation)
+    return _turned_box(box, back, float(opened.size[0]), float(opened.size[1]))
+
+
+def _in_region(box: Box, region: Region, orientation: int) -> Box:
+    """A box of the stored grid in the turned pixels of a region."""
+    x1, y1, x2, y2 = box
+    left, top, scale = region.left, region.top, region.scale
+    inside = ((x1 - left) / scale, (y1 - top) / scale, (x2 - left) / scale, (y2 - top) / scale)
+    height, width = region.pixels.shape[:2]
+    return _turned_box(inside, orientation, float(width), float(height))
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation == 1:
+        return pixels
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    if orientation in _TURNED:
+        pixels = pixels.transpose(1, 0, 2)
+    return np.ascontiguousarray(pixels)
+
+
+def _broken(path: str, reason: str) -> ImageError:
+    return ImageError(
+        path,
+        reason,
         f'Image {path} does not decode ({reason}): '
-        'replace it, or take it out of the annotations and build the crop index anew.'
+        'replace it, or take it out of the annotations and build the crop index anew.',
     )

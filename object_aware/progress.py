@@ -13,10 +13,13 @@ class Progress:
     Args:
         label: what is being done, e.g. 'windows'.
         stream: where to write; standard error by default.
+        unit, scale: what is counted, if not things one by one: ``unit='MB', scale=1e6`` for bytes.
     """
 
-    def __init__(self, label: str, stream: TextIO | None = None) -> None:
+    def __init__(self, label: str, stream: TextIO | None = None, *, unit: str = '', scale: float = 1.0) -> None:
         self.label = label
+        self.unit = f' {unit}' if unit else ''
+        self.scale = scale
         self.stream = stream if stream is not None else sys.stderr
         self.start = time.monotonic()
         self._last = self.start
@@ -31,7 +34,8 @@ class Progress:
         elapsed = now - self.start
         left = elapsed * (total - done) / max(done, 1)
         times = f'{clock(elapsed)} in all' if finished else f'{clock(left)} left'
-        line = f'{self.label}: {done:,} of {total:,}, {done / max(elapsed, 1e-9):,.0f}/s, {times}'
+        share = f'{done / self.scale:,.0f} of {total / self.scale:,.0f}{self.unit}'
+        line = f'{self.label}: {share}, {done / self.scale / max(elapsed, 1e-9):,.0f}{self.unit}/s, {times}'
         if self._live:
             self.stream.write(f'\r\033[K{line}' + ('\n' if finished else ''))
         else:

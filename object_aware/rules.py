@@ -1,16 +1,22 @@
 """The rules of a training window, and how a window is measured against them.
 
-Everything is measured **by box** here: the target covers its box, and the others cover the union of theirs. (Masks,
-where there are some, are a later refinement of ``measure_window``.) Two consequences, both on the careful side:
+This is the definition, in plain NumPy; the search for windows is compiled (``kernels.py``) and must agree with it.
 
-* The area where another object's box overlaps the target's box counts for the *others*, because a box does not say
-  whose those pixels are. A tie on a person counts, and so does the table under a plate.
-* A crowd region counts with its whole box.
+An object covers the pixels of its mask, or its box where it has none or where ``rules.measure`` is 'box'. A mask's area
+in a window is the area of its pixels' unit squares cut by the window. The others cover the union of theirs.
+Consequences, on the careful side:
+
+* Where the others overlap the target, the area counts for the *others* too. By mask that is rare. By box it is not: a
+  box does not say whose those pixels are. A tie on a person counts, and so does the table under a plate.
+* A crowd region counts with its whole mask or box.
+
+The offset is always that of the centre of the target's annotated box.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -19,8 +25,10 @@ import numpy as np
 SLACK = 1e-4
 """Relative safety margin by which rules are narrowed for drawing, so that rounding to float32 cannot break one."""
 
-# Room for float32 coordinates where a rule allows a single value: min_inside=1, max_offset=0, aspect=(1, 1).
-_ROUNDING = 2e-5
+ROUNDING = 2e-5
+"""Room for float32 coordinates where a rule allows a single value: min_inside=1, max_offset=0, aspect=(1, 1)."""
+
+MEASURES = ('mask', 'box')
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,9 @@ class WindowRules:
         aspect: range of the window's aspect (width / height) relative to the crop's aspect; 1 means no distortion.
         draw_fill: range of target area / window area for random drawing, narrowed to what the rules above allow for a
             target.
+        measure: 'mask' (each object by its mask if it has one, else by its box) or 'box' (all by their boxes).
+        min_iou: scenes without a target, used by the overlap rule (see ``overlap.py``): every window's intersection
+            over union with the scene's own window is more than this.
     """
 
     min_inside: float = 0.9
@@ -46,13 +57,15 @@ class WindowRules:
     max_upsample: float = 4.0
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     draw_fill: tuple[float, float] = (0.15, 1.0)
+    measure: str = 'mask'
+    min_iou: float = 0.5
 
     def __post_init__(self) -> None:
         def check(condition: bool, sentence: str) -> None:
             if not condition:
                 raise ValueError(sentence)
 
-        for name in ('min_inside', 'max_offset', 'min_fill', 'max_others', 'max_upsample'):
+        for name in ('min_inside', 'max_offset', 'min_fill', 'max_others', 'max_upsample', 'min_iou'):
             check(
                 math.isfinite(getattr(self, name)), f'Window rule {name} must be a number, not {getattr(self, name)}.'
             )
@@ -65,10 +78,13 @@ class WindowRules:
         check(0 < self.min_fill < 1, f'Window rule min_fill must be in (0, 1), not {self.min_fill}.')
         check(self.max_others >= 0, f'Window rule max_others must be at least 0, not {self.max_others}.')
         check(self.max_upsample > 0, f'Window rule max_upsample must be above 0, not {self.max_upsample}.')
+        check(0 <= self.min_iou < 1, f'Window rule min_iou must be in [0, 1), not {self.min_iou}.')
+        check(self.measure in MEASURES, f"Window rule measure must be 'mask' or 'box', not {self.measure!r}.")
 
-    def as_dict(self) -> dict[str, float | list[float]]:
+    def as_dict(self) -> dict[str, float | str | list[float]]:
         """The rules as plain JSON values; ``WindowRules(**rules.as_dict()) == rules``."""
-        return {key: list(value) if isinstance(value, tuple) else float(value) for key, value in asdict(self).items()}
+        plain = {tuple: list, str: str}
+        return {key: plain.get(type(value), float)(value) for key, value in asdict(self).items()}
 
 
 class WindowMeasure(NamedTuple):
@@ -87,39 +103,92 @@ def intersections(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.prod(np.maximum(high - low, 0.0), axis=2)
 
 
-def union_area(boxes: np.ndarray) -> float:
-    """Exact area of the union of (K, 4) boxes, by coordinate compression: at most 2K x 2K cells."""
-    boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
-    if len(boxes) == 0:
-        return 0.0
-    xs, ys = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
-    across = (boxes[:, :1] <= xs[None, :-1]) & (xs[None, 1:] <= boxes[:, 2:3])  # (K, cells in x)
-    down = (boxes[:, 1:2] <= ys[None, :-1]) & (ys[None, 1:] <= boxes[:, 3:4])  # (K, cells in y)
-    covered = (across.astype(np.float32).T @ down.astype(np.float32)) > 0  # (cells in x, cells in y)
-    return float(np.diff(xs) @ covered @ np.diff(ys))
-
-
 def clip_boxes(boxes: np.ndarray, window: np.ndarray) -> np.ndarray:
     """(K, 4) boxes cut at a (4,) window; a box outside gets a side of zero or less."""
     return np.concatenate([np.maximum(boxes[:, :2], window[:2]), np.minimum(boxes[:, 2:], window[2:])], axis=1)
 
 
-def measure_window(window: np.ndarray, target: np.ndarray, others: np.ndarray) -> WindowMeasure:
+def mask_area(mask: np.ndarray, window: np.ndarray | None = None) -> float:
+    """Exact area of an (H, W) bool mask, or of what a (4,) window holds of it."""
+    if window is None:
+        return float(np.count_nonzero(mask))
+    height, width = mask.shape
+    x1, y1, x2, y2 = (float(c) for c in window)
+    columns = np.arange(max(math.floor(x1), 0), min(math.ceil(x2), width))
+    rows = np.arange(max(math.floor(y1), 0), min(math.ceil(y2), height))
+    if not len(columns) or not len(rows):
+        return 0.0
+    across = np.minimum(columns + 1.0, x2) - np.maximum(columns, x1)
+    down = np.minimum(rows + 1.0, y2) - np.maximum(rows, y1)
+    return float(down @ (mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] @ across))
+
+
+def union_area(boxes: np.ndarray, mask: np.ndarray | None = None, window: np.ndarray | None = None) -> float:
+    """Exact area of the union of (K, 4) boxes, and of an (H, W) bool mask if there is one, inside a window.
+
+    By coordinate compression: between any two neighbouring edges (of boxes, of the window, and of the mask's pixels)
+    a cell is covered or not.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if window is not None:
+        boxes = clip_boxes(boxes, window)
+    boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    if mask is not None and len(boxes) == 0:
+        return mask_area(mask, window)
+    if len(boxes) == 0:
+        return 0.0
+    edges = [boxes[:, [0, 2]].ravel()], [boxes[:, [1, 3]].ravel()]
+    if mask is not None:
+        height, width = mask.shape
+        x1, y1, x2, y2 = (0.0, 0.0, float(width), float(height)) if window is None else (float(c) for c in window)
+        for axis, (low, high) in enumerate(((x1, x2), (y1, y2))):
+            edges[axis].append(np.clip(np.arange(math.floor(low), math.ceil(high) + 1), low, high))
+    xs, ys = (np.unique(np.concatenate(parts)) for parts in edges)
+    across = (boxes[:, :1] <= xs[None, :-1]) & (xs[None, 1:] <= boxes[:, 2:3])  # (K, cells in x)
+    down = (boxes[:, 1:2] <= ys[None, :-1]) & (ys[None, 1:] <= boxes[:, 3:4])  # (K, cells in y)
+    covered = (across.astype(np.float32).T @ down.astype(np.float32)) > 0  # (cells in x, cells in y)
+    if mask is not None:
+        column = np.floor((xs[:-1] + xs[1:]) / 2).astype(int)  # the pixel that a cell lies in
+        row = np.floor((ys[:-1] + ys[1:]) / 2).astype(int)
+        in_scene = ((column >= 0) & (column < width))[:, None] & ((row >= 0) & (row < height))[None, :]
+        pixels = mask[np.clip(row, 0, height - 1)[None, :], np.clip(column, 0, width - 1)[:, None]]
+        covered |= pixels & in_scene
+    return float(np.diff(xs) @ covered @ np.diff(ys))
+
+
+def measure_window(
+    window: np.ndarray,
+    target: np.ndarray,
+    others: np.ndarray,
+    masks: Sequence[np.ndarray | None] | None = None,
+) -> WindowMeasure:
     """Measure one window exactly (the others as the exact area of their union).
 
     Args:
         window: (4,) xyxy, scene pixels.
         target: (4,) box of the object that the window is for.
         others: (K, 4) boxes of all other objects of the scene, crowds among them; K may be 0.
+        masks: the K + 1 masks of the target and of the others, each (H, W) bool in the scene's size, or None for an
+            object that is measured by its box (as one without any pixel is). None: all by their boxes.
     """
     window, target = np.asarray(window, dtype=np.float64), np.asarray(target, dtype=np.float64)
     others = np.asarray(others, dtype=np.float64).reshape(-1, 4)
-    seen = float(intersections(window[None], target[None])[0, 0])
     side = window[2:] - window[:2]
     centre_distance = np.abs((target[:2] + target[2:]) - (window[:2] + window[2:])) / 2
-    other_area = union_area(clip_boxes(others, window))
+    masks = [None] * (len(others) + 1) if masks is None else list(masks)
+    if len(masks) != len(others) + 1:
+        raise ValueError(f'{len(masks)} masks were given for {len(others) + 1} objects (the target and the others).')
+    masks = [mask if mask is not None and mask.any() else None for mask in masks]
+    if masks[0] is None:
+        area, seen = float(np.prod(target[2:] - target[:2])), float(intersections(window[None], target[None])[0, 0])
+    else:
+        area, seen = mask_area(masks[0]), mask_area(masks[0], window)
+    painted = [mask for mask in masks[1:] if mask is not None]
+    union = np.logical_or.reduce(painted) if painted else None
+    boxed = others[[mask is None for mask in masks[1:]]]
+    other_area = union_area(boxed, union, window)
     return WindowMeasure(
-        inside=seen / float(np.prod(target[2:] - target[:2])),
+        inside=seen / area,
         offset=float(np.max(centre_distance / side)),
         fill=seen / float(np.prod(side)),
         others=other_area / seen if seen > 0 else (math.inf if other_area > 0 else 0.0),
@@ -133,47 +202,51 @@ def violations(
     scene_size: tuple[int, int],
     out_size: tuple[int, int],
     rules: WindowRules,
+    masks: Sequence[np.ndarray | None] | None = None,
 ) -> list[str]:
     """Names of the rules that a window breaks: of inside, offset, fill, others, upsample, aspect, border; [] if none.
 
     Args:
-        window, target, others: as in :func:`measure_window`.
+        window, target, others, masks: as in :func:`measure_window`; masks do not count if the rules measure by box.
         scene_size: (width, height) of the scene in pixels.
         out_size: (height, width) of the crop in pixels.
         rules: the rules.
     """
-    measure = measure_window(window, target, others)
+    measure = measure_window(window, target, others, masks if rules.measure == 'mask' else None)
+    return broken_rules(window, measure, scene_size, out_size, rules)
+
+
+def broken_rules(
+    window: np.ndarray,
+    measure: WindowMeasure,
+    scene_size: tuple[int, int],
+    out_size: tuple[int, int],
+    rules: WindowRules,
+) -> list[str]:
+    """:func:`violations` of a window that is already measured."""
+    broken = {
+        'inside': measure.inside < min(rules.min_inside, 1 - ROUNDING),
+        'offset': measure.offset > max(rules.max_offset, ROUNDING),
+        'fill': measure.fill < rules.min_fill,
+        'others': measure.others >= rules.max_others and measure.others > 0,
+    }
+    return [name for name, is_broken in broken.items() if is_broken] + broken_frame(window, scene_size, out_size, rules)
+
+
+def broken_frame(
+    window: np.ndarray, scene_size: tuple[int, int], out_size: tuple[int, int], rules: WindowRules
+) -> list[str]:
+    """Which of upsample, aspect and border a window breaks: the rules that do not look at objects."""
     x1, y1, x2, y2 = (float(c) for c in window)
     width, height = x2 - x1, y2 - y1
     out_height, out_width = out_size
     distortion = (width / height) / (out_width / out_height)
     low, high = rules.aspect
     if high / low < 1 + 3 * SLACK:
-        low, high = low - _ROUNDING, high + _ROUNDING
+        low, high = low - ROUNDING, high + ROUNDING
     broken = {
-        'inside': measure.inside < min(rules.min_inside, 1 - _ROUNDING),
-        'offset': measure.offset > max(rules.max_offset, _ROUNDING),
-        'fill': measure.fill < rules.min_fill,
-        'others': measure.others >= rules.max_others and measure.others > 0,
         'upsample': max(out_width / width, out_height / height) > rules.max_upsample,
         'aspect': not low <= distortion <= high,
         'border': x1 < 0 or y1 < 0 or x2 > scene_size[0] or y2 > scene_size[1],
     }
     return [name for name, is_broken in broken.items() if is_broken]
-
-
-def few_others(windows: np.ndarray, target: np.ndarray, others: np.ndarray, rules: WindowRules) -> np.ndarray:
-    """(T,) bool: which of T windows obey the rule about the other objects.
-
-    Exact. The union is worked out only where it decides, between the largest single intersection (a lower bound of it)
-    and the sum of all (an upper one). The rule is narrowed by ``SLACK``.
-    """
-    if len(others) == 0:
-        return np.ones(len(windows), dtype=bool)
-    limit = rules.max_others * (1 - SLACK) * intersections(windows, target[None])[:, 0]
-    areas = intersections(windows, others)
-    good = areas.sum(axis=1) < limit
-    good |= ~areas.any(axis=1)
-    for k in np.flatnonzero(~good & (areas.max(axis=1) < limit)):
-        good[k] = union_area(clip_boxes(others[areas[k] > 0], windows[k])) < limit[k]
-    return good

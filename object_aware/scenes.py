@@ -1,7 +1,7 @@
-"""Scenes and their objects: COCO annotation files in, NumPy columns out.
+"""Scenes and their objects: annotation files in, NumPy columns out.
 
-A scene is an image with objects; an object is a box. Class labels are read (tools may show them) but no training sample
-ever holds one.
+A scene is an image with objects; an object is a box, and maybe a mask. Class labels are read (tools may show them) but
+no training sample ever holds one.
 
 Coordinates are those of the annotation file: pixels of the image as its ``width`` and ``height`` describe it. Boxes are
 xyxy with x2, y2 exclusive.
@@ -9,45 +9,76 @@ xyxy with x2, y2 exclusive.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-PathLike = str | os.PathLike[str]
-_CLIP_TOLERANCE = 1.0  # a box that reaches less far over the border is not counted as clipped (rounding), in pixels
+from .byte_strings import ByteStrings
+from .coco_objects import ALTERED, LEFT_OUT
+from .coco_reading import read_coco
+from .messages import some
+from .part_files import PartFiles
 
-LEFT_OUT = ('no box of four numbers', 'NaN or infinite', 'zero or negative size', 'outside the image')
-"""Why a box is left out when it is read; the counts stand in ``Scenes.left_out``."""
+__all__ = ['LEFT_OUT', 'Scenes', 'join_scenes', 'missing_files', 'read_scenes', 'some']
+
+ProgressOf = Callable[[str], Callable[[int, int], None]]
+PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which boxes of detections or proposals are taken; see :func:`object_aware.boxes.read_source`.
+
+    Attributes:
+        image_list: for lists of results: COCO file that gives names and sizes to the image ids.
+        score_threshold, nms_iou, top_n: leave out boxes with a lower score, boxes that overlap a better one more than
+            this, and all but so many of an image.
+    """
+
+    image_list: str | None = None
+    score_threshold: float | None = None
+    nms_iou: float | None = None
+    top_n: int | None = None
+
+    def as_dict(self) -> dict[str, str | float | int]:
+        """What is not None."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, eq=False)
 class Scenes:
     """S scenes with N objects, as columns. Objects are sorted by scene.
 
     Attributes:
         folders: image folders, as they were given.
         folder_of: (S,) int32, index into ``folders``.
-        names: (S,) bytes (UTF-8), file name relative to its folder, with forward slashes.
+        names: S byte strings (UTF-8): file name relative to its folder, with forward slashes. Any iterable of bytes is
+            taken.
         sizes: (S, 2) int32 width, height.
         boxes: (N, 4) float32 xyxy, inside the image.
         scene_of: (N,) int32 scene of each object, non-decreasing.
         classes: (N,) int32 index into ``class_names``.
         crowd: (N,) bool; a crowd is never a target, but it counts among the others.
         class_names: names of the classes; equal names of several files are one class.
-        left_out: for each reason in ``LEFT_OUT`` how many boxes were left out, and 'clipped': how many were cut at the
-            image's border.
-        annotation_files: the files that were read.
+        left_out: for each reason in ``LEFT_OUT`` how many boxes were left out; 'clipped': how many were cut at the
+            image's border; 'bad mask': how many objects have a mask that cannot be read, so that the box is used; 'box
+            of the mask': how many had no box, so that the mask's is used.
+        annotation_files: the files (or folders) that were read.
+        mask_offsets: (N + 1,) int64, mask_bytes: (M,) uint8: the mask of object n is
+            ``mask_bytes[mask_offsets[n]:mask_offsets[n + 1]]``, COCO's compressed run lengths at the scene's size;
+            zero bytes where it has none. No object has a mask if they are not given.
+        notes: sentences about what was left out of a source.
+        selection: which detections or proposals were taken.
+        digests: what :func:`object_aware.digests.digest_of` says of each annotation file; worked out if not given.
     """
 
     folders: tuple[str, ...]
     folder_of: np.ndarray
-    names: np.ndarray
+    names: ByteStrings
     sizes: np.ndarray
     boxes: np.ndarray
     scene_of: np.ndarray
@@ -56,6 +87,19 @@ class Scenes:
     class_names: tuple[str, ...]
     left_out: dict[str, int] = field(default_factory=dict)
     annotation_files: tuple[str, ...] = ()
+    mask_offsets: np.ndarray | None = None
+    mask_bytes: np.ndarray | None = None
+    digests: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    selection: Selection = Selection()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.names, ByteStrings):
+            object.__setattr__(self, 'names', ByteStrings.of(self.names))
+        if self.mask_offsets is None or self.mask_bytes is None:
+            none = ByteStrings.empty(len(self.boxes))
+            object.__setattr__(self, 'mask_offsets', none.offsets)
+            object.__setattr__(self, 'mask_bytes', none.data)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,15 +107,41 @@ class Scenes:
     @property
     def object_offsets(self) -> np.ndarray:
         """(S + 1,) int64: the objects of scene s are the rows ``offsets[s]:offsets[s + 1]``."""
-        return np.searchsorted(self.scene_of, np.arange(len(self) + 1)).astype(np.int64)
+        offsets = np.zeros(len(self) + 1, dtype=np.int64)
+        np.cumsum(np.bincount(self.scene_of, minlength=len(self)), out=offsets[1:])
+        return offsets
+
+    @property
+    def masks(self) -> ByteStrings:
+        """The masks of the N objects."""
+        return ByteStrings(self.mask_offsets, self.mask_bytes)
 
 
-def read_scenes(pairs: Sequence[tuple[PathLike, PathLike]], *, check_files: bool = True) -> Scenes:
-    """Read (COCO annotation file, image folder) pairs and join them.
+def read_scenes(
+    pairs: Sequence[tuple[PathLike, PathLike]],
+    *,
+    check_files: bool = True,
+    masks: bool = True,
+    selection: Selection | None = None,
+    workers: int = 1,
+    start_method: str | None = None,
+    parts: PartFiles | None = None,
+    progress: ProgressOf | None = None,
+) -> Scenes:
+    """Read (annotation file, image folder) pairs and join them.
+
+    An annotation file is a COCO file, a list of detections or proposals, or a folder of Pascal VOC xml files.
 
     Args:
-        pairs: one or several (annotation json, image folder).
+        pairs: one or several (annotation file, image folder).
         check_files: check that every image is on disk, by listing each folder once.
+        masks: read masks, too; boxes alone are much faster.
+        selection: which detections or proposals are taken; all if None.
+        workers: processes for a large file; the result does not depend on them.
+        start_method: how the processes start: 'fork', 'spawn' or 'forkserver'; the platform's own if None.
+        parts: keeps what is done, so that an interrupted reading goes on.
+        progress: called with what begins ('scanning' or 'reading' a large file); gives a function that is called with
+            (bytes done, bytes in all).
 
     Raises:
         FileNotFoundError: an annotation file, an image folder or images are missing.
@@ -81,47 +151,139 @@ def read_scenes(pairs: Sequence[tuple[PathLike, PathLike]], *, check_files: bool
     """
     if not pairs:
         raise ValueError('No scenes given: name at least one annotation file with its image folder.')
-    parts = [_read_coco(Path(annotation), Path(folder), check_files) for annotation, folder in pairs]
-
-    class_names: dict[str, int] = {}
-    folders: list[str] = []
-    left_out: Counter[str] = Counter()
-    scene_base = 0
-    columns: dict[str, list[np.ndarray]] = {
-        key: [] for key in ('folder_of', 'names', 'sizes', 'boxes', 'scene_of', 'classes', 'crowd')
-    }
-    for part in parts:
-        folder = str(part['folder'])
-        if folder not in folders:
-            folders.append(folder)
-        mapping = np.array(
-            [class_names.setdefault(name, len(class_names)) for name in part['class_names']], dtype=np.int32
+    found = []
+    for annotation, folder in pairs:
+        annotation, folder = Path(annotation), Path(folder)
+        other = _read_other(annotation, folder, selection or Selection(), check_files, masks)
+        found.append(
+            other or _read_coco(annotation, folder, check_files, masks, workers, start_method, parts, progress)
         )
-        columns['folder_of'].append(np.full(len(part['names']), folders.index(folder), dtype=np.int32))
-        columns['names'].append(part['names'])
-        columns['sizes'].append(part['sizes'])
-        columns['boxes'].append(part['boxes'])
-        columns['scene_of'].append((part['scene_of'] + scene_base).astype(np.int32))
-        columns['classes'].append(mapping[part['classes']])
-        columns['crowd'].append(part['crowd'])
-        left_out.update(part['left_out'])
-        scene_base += len(part['names'])
-    joined = {key: np.concatenate(values) for key, values in columns.items()}  # 'S' arrays take the widest width
-    if len(parts) > 1:
-        _refuse_images_given_twice(folders, joined['folder_of'], joined['names'])
+    return replace(join_scenes(found), selection=selection or Selection())
+
+
+def _read_other(annotation: Path, folder: Path, selection: Selection, check_files: bool, masks: bool) -> Scenes | None:
+    """Scenes of a source that is no plain COCO annotation file; None for one that is."""
+    from .boxes.source import read_source
+
+    part = read_source(annotation, folder, check_files=check_files, **selection.as_dict())
+    if part is None:
+        return None
     return Scenes(
-        folders=tuple(folders),
-        class_names=tuple(class_names),
-        left_out={**dict.fromkeys((*LEFT_OUT, 'clipped'), 0), **left_out},
-        annotation_files=tuple(str(annotation) for annotation, _ in pairs),
-        **joined,
+        folders=(str(folder),),
+        folder_of=np.zeros(len(part.names), dtype=np.int32),
+        names=part.names,
+        sizes=part.sizes,
+        boxes=part.boxes,
+        scene_of=part.scene_of,
+        classes=part.classes,
+        crowd=part.crowd,
+        class_names=tuple(part.class_names),
+        left_out=part.counts,
+        annotation_files=sources_of([(annotation, folder)], selection),
+        mask_offsets=part.masks.offsets if masks else None,
+        mask_bytes=part.masks.data if masks else None,
+        notes=part.notes,
     )
 
 
-def some(names: Iterable[Any], count: int = 3) -> str:
-    """The first few of many names, for a message: ``a, b, c, ...``."""
-    listed = [str(name) for name in names]
-    return ', '.join(listed[:count]) + (', ...' if len(listed) > count else '')
+def sources_of(pairs: Sequence[tuple[PathLike, PathLike]], selection: Selection | None = None) -> tuple[str, ...]:
+    """The files (and folders) that decide what :func:`read_scenes` reads, as ``Scenes.annotation_files`` has them."""
+    listed = (selection.image_list,) if selection is not None and selection.image_list is not None else ()
+    return tuple(str(file) for annotation, _ in pairs for file in (annotation, *listed))
+
+
+def _read_coco(
+    annotation: Path,
+    folder: Path,
+    check_files: bool,
+    masks: bool,
+    workers: int,
+    start_method: str | None,
+    parts: PartFiles | None,
+    progress: ProgressOf | None,
+) -> Scenes:
+    def check_images(names: ByteStrings) -> None:
+        missing = missing_files(folder, [name.decode() for name in names])
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(names)} images of {annotation} are not in {folder} ({some(missing)}): '
+                'is this the right image folder?'
+            )
+
+    file = read_coco(
+        annotation,
+        masks=masks,
+        workers=workers,
+        start_method=start_method,
+        check_images=check_images if check_files else None,
+        parts=parts,
+        progress=progress,
+    )
+    return Scenes(
+        folders=(str(folder),),
+        folder_of=np.zeros(len(file.names), dtype=np.int32),
+        names=file.names,
+        sizes=file.sizes,
+        boxes=file.boxes,
+        scene_of=file.scene_of,
+        classes=file.classes,
+        crowd=file.crowd,
+        class_names=tuple(file.class_names),
+        left_out=file.left_out,
+        annotation_files=(str(annotation),),
+        mask_offsets=file.masks.offsets,
+        mask_bytes=file.masks.data,
+        digests=(file.digest,),
+    )
+
+
+def join_scenes(parts: Sequence[Scenes]) -> Scenes:
+    """Scenes of several sources as one; equal class names become one class, equal folders one folder.
+
+    Raises:
+        ValueError: one image stands in two of them.
+    """
+    class_names: dict[str, int] = {}
+    folders: dict[str, int] = {}
+    left_out: Counter[str] = Counter(dict.fromkeys((*LEFT_OUT, *ALTERED), 0))
+    scene_base = 0
+    columns: dict[str, list[np.ndarray]] = {'folder_of': [], 'scene_of': [], 'classes': []}
+    for part in parts:
+        class_of = np.array([class_names.setdefault(name, len(class_names)) for name in part.class_names], np.int32)
+        folder_of = np.array([folders.setdefault(folder, len(folders)) for folder in part.folders], np.int32)
+        columns['classes'].append(part.classes if len(parts) == 1 and _counts_up(class_of) else class_of[part.classes])
+        columns['folder_of'].append(folder_of[part.folder_of])
+        columns['scene_of'].append(part.scene_of + np.int32(scene_base) if scene_base else part.scene_of)
+        left_out.update(part.left_out)
+        scene_base += len(part)
+
+    def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    names = parts[0].names if len(parts) == 1 else ByteStrings.concatenate([part.names for part in parts])
+    masks = parts[0].masks if len(parts) == 1 else ByteStrings.concatenate([part.masks for part in parts])
+    joined = Scenes(
+        folders=tuple(folders),
+        class_names=tuple(class_names),
+        left_out=dict(left_out),
+        annotation_files=tuple(file for part in parts for file in part.annotation_files),
+        names=names,
+        **{name: join(arrays) for name, arrays in columns.items()},
+        **{name: join([getattr(part, name) for part in parts]) for name in ('sizes', 'boxes', 'crowd')},
+        mask_offsets=masks.offsets,
+        mask_bytes=masks.data,
+        notes=tuple(note for part in parts for note in part.notes),
+        digests=tuple(digest for part in parts for digest in part.digests)
+        if all(len(part.digests) == len(part.annotation_files) for part in parts)
+        else (),
+    )
+    if len(parts) > 1:
+        _refuse_images_given_twice(joined)
+    return joined
+
+
+def _counts_up(numbers: np.ndarray) -> bool:
+    return bool((numbers == np.arange(len(numbers))).all())
 
 
 def missing_files(folder: PathLike, names: Sequence[str]) -> list[str]:
@@ -138,135 +300,10 @@ def missing_files(folder: PathLike, names: Sequence[str]) -> list[str]:
     return missing
 
 
-def _read_coco(annotation: Path, folder: Path, check_files: bool) -> dict[str, Any]:
-    if not annotation.is_file():
-        raise FileNotFoundError(
-            f'Annotation file {annotation} does not exist: give the path of a COCO-format json file.'
-        )
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f'Image folder {folder} (for {annotation.name}) does not exist: give the folder that holds its images.'
-        )
-    try:
-        content = json.loads(annotation.read_bytes())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f'{annotation} is not a json file ({error}): give a COCO-format annotation file.') from None
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')
-    ):
-        raise ValueError(
-            f'{annotation} is not a COCO annotation file: it needs the lists "images", "annotations" and "categories".'
-        )
-    for key, what in (('categories', 'an empty category list'), ('images', 'no images'), ('annotations', 'no objects')):
-        if not content[key]:
-            raise ValueError(f'{annotation} has {what}: nothing can be cropped from it.')
-    try:
-        return _columns_of(content, annotation, folder, check_files)
-    except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError(
-            f'{annotation} is not a sound COCO file: '
-            f'an entry has a missing or wrong field ({type(error).__name__}: {error}).'
-        ) from None
-
-
-def _index_by_id(items: list[dict[str, Any]], what: str, annotation: Path) -> dict[Any, int]:
-    index = {item['id']: k for k, item in enumerate(items)}
-    if len(index) < len(items):
-        twice = [key for key, count in Counter(item['id'] for item in items).items() if count > 1]
-        raise ValueError(
-            f'{annotation} has {len(twice)} {what} ids more than once ({some(twice)}): every id must be unique.'
-        )
-    return index
-
-
-def _columns_of(content: dict[str, Any], annotation: Path, folder: Path, check_files: bool) -> dict[str, Any]:
-    images, objects, categories = content['images'], content['annotations'], content['categories']
-    scene_index = _index_by_id(images, 'image', annotation)
-    class_index = _index_by_id(categories, 'category', annotation)
-    with_id = [item for item in objects if 'id' in item]  # proposals may have no ids
-    _index_by_id(with_id, 'annotation', annotation)
-
-    absent = {item['image_id'] for item in objects} - scene_index.keys()
-    if absent:
-        count = sum(item['image_id'] in absent for item in objects)
-        raise ValueError(
-            f'{annotation}: {count} annotations name {len(absent)} images that are not in its image list '
-            f'(image ids {some(sorted(absent, key=str))}): the file is damaged or was cut; make it anew.'
-        )
-    unknown = {item['category_id'] for item in objects} - class_index.keys()
-    if unknown:
-        raise ValueError(
-            f'{annotation}: annotations use category ids that it does not define ({some(sorted(unknown, key=str))}).'
-        )
-    names = [str(image['file_name']).replace('\\', '/') for image in images]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f'{annotation} lists {len(twice)} image files more than once ({some(twice)}): '
-            'every image must stand there once.'
-        )
-    if check_files:
-        missing = missing_files(folder, names)
-        if missing:
-            raise FileNotFoundError(
-                f'{len(missing)} of {len(names)} images of {annotation} are not in {folder} ({some(missing)}): '
-                'is this the right image folder?'
-            )
-    sizes = np.array([(image['width'], image['height']) for image in images], dtype=np.int32).reshape(-1, 2)
-    if (sizes <= 0).any():
-        bad = [names[k] for k in np.flatnonzero((sizes <= 0).any(axis=1))[:4]]
-        raise ValueError(f'{annotation} gives images a width or height of zero or less ({some(bad)}).')
-
-    scene_of = np.array([scene_index[item['image_id']] for item in objects], dtype=np.int32)
-    boxes, kept, left_out = _clean_boxes([item.get('bbox') for item in objects], sizes[scene_of])
-    if not kept.any():
-        counts = ', '.join(f'{count} {reason}' for reason, count in left_out.items() if count)
-        raise ValueError(f'{annotation} has no usable box: all {len(objects)} are left out ({counts}).')
-    order = np.flatnonzero(kept)
-    order = order[np.argsort(scene_of[order], kind='stable')]
-    return dict(
-        folder=folder,
-        names=np.array([name.encode() for name in names]),
-        sizes=sizes,
-        boxes=boxes[order],
-        scene_of=scene_of[order],
-        classes=np.array([class_index[objects[k]['category_id']] for k in order], dtype=np.int32),
-        crowd=np.array([bool(objects[k].get('iscrowd', 0)) for k in order]),
-        class_names=[str(item['name']) for item in categories],
-        left_out=left_out,
-    )
-
-
-def _clean_boxes(raw: list[Any], sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """COCO boxes (x, y, w, h) → (N, 4) float32 xyxy clipped to the image, (N,) which are usable, counts of the rest."""
-
-    def numbers(box: Any) -> list[float] | None:
-        if isinstance(box, (list, tuple)) and len(box) == 4 and all(isinstance(c, (int, float)) for c in box):
-            return list(box)
-        return None
-
-    parsed = [numbers(box) for box in raw]
-    shaped = np.array([box is not None for box in parsed])
-    boxes = np.array([box or [0.0] * 4 for box in parsed], dtype=np.float64)
-    finite = np.isfinite(boxes).all(axis=1)
-    boxes[~finite] = 0.0
-    positive = (boxes[:, 2:] > 0).all(axis=1)
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    limits = np.concatenate([sizes, sizes], axis=1)
-    clipped = np.clip(corners, 0, limits).astype(np.float32)
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    good = shaped & finite & positive & inside
-    counts = (~shaped, shaped & ~finite, shaped & finite & ~positive, shaped & finite & positive & ~inside)
-    left_out = {reason: int(np.count_nonzero(which)) for reason, which in zip(LEFT_OUT, counts)}
-    over = (np.abs(corners - clipped) > _CLIP_TOLERANCE).any(axis=1)
-    left_out['clipped'] = int(np.count_nonzero(good & over))
-    return clipped, good, left_out
-
-
-def _refuse_images_given_twice(folders: list[str], folder_of: np.ndarray, names: np.ndarray) -> None:
+def _refuse_images_given_twice(scenes: Scenes) -> None:
     """One picture under two scene ids could be mixed with itself, and neither would know all of its objects."""
-    resolved = [os.path.realpath(folder) for folder in folders]
-    paths = Counter(os.path.join(resolved[f], name.decode()) for f, name in zip(folder_of, names))
+    resolved = [os.path.realpath(folder) for folder in scenes.folders]
+    paths = Counter(os.path.join(resolved[f], name.decode()) for f, name in zip(scenes.folder_of, scenes.names))
     twice = [path for path, count in paths.items() if count > 1]
     if twice:
         raise ValueError(

@@ -1,58 +1,239 @@
 """Windows: crop rectangles (x1, y1, x2, y2) in scene pixels that hold one centred object.
 
-Pure geometry on NumPy arrays, no images. ``rules.py`` says what a window must obey and measures it; ``shapes.py`` knows
-in closed form which windows obey all rules but the one about the other objects; here windows are drawn from those until
-few enough others are in them.
+``rules.py`` says what a window must obey and measures it; ``shapes.py`` and ``kernels.py`` know which shapes obey all
+rules but the one about the other objects and draw windows from those until few enough others are in them. Here are the
+functions that Python code calls. The compiled code is loaded by the first call, or by :func:`prepare`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from .rules import (
-    SLACK,
-    WindowMeasure,
-    WindowRules,
-    clip_boxes,
-    few_others,
-    intersections,
-    measure_window,
-    union_area,
-    violations,
-)
-from .shapes import WindowShapes
+from .rules import ROUNDING, SLACK, WindowMeasure, WindowRules, intersections, measure_window, union_area, violations
 
 __all__ = [
     'REASONS',
     'WindowMeasure',
     'WindowRules',
-    'WindowShapes',
     'canonical_window',
+    'decide',
+    'draw_in_scene',
     'draw_window',
-    'few_others',
     'intersections',
     'measure_window',
+    'needs_mask',
+    'prepare',
     'union_area',
     'violations',
 ]
 
-REASONS = ('accepted', 'crowded', 'too small', 'too long', 'at the border', 'no window')
+REASONS = ('accepted', 'crowded', 'too small', 'too long', 'at the border', 'no window', 'too thin')
 """What can become of an object: the first, or why it is dropped."""
 
-_CANONICAL_FILL = 0.5  # the canonical window prefers that its target fills half of it
-_TIGHT = 0.35  # where others crowd in, the second half of the tries draws from this part of the range of log areas
+GRID = (5, 9, 5)
+"""Aspects, areas and positions per axis that the search for a canonical window tries."""
 
 
-def _sides(log_aspect: np.ndarray, log_area: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.exp((log_area + log_aspect) / 2), np.exp((log_area - log_aspect) / 2)
+def prepare() -> Any:
+    """Load the compiled code (the first time ever on a machine: compile it, which takes some seconds).
+
+    Call it before worker processes are forked, so that they share it.
+
+    Raises:
+        ImportError: numba is missing.
+    """
+    from . import kernels
+
+    return kernels
 
 
-def _rounded(windows: np.ndarray, scene_size: tuple[int, int]) -> np.ndarray:
-    """To float32, the precision that windows are stored and measured in, and inside the scene."""
-    limits = np.array([scene_size[0], scene_size[1]] * 2, dtype=np.float32)
-    return np.clip(windows.astype(np.float32), 0.0, limits)
+@functools.lru_cache(maxsize=16)
+def _limits(out_size: tuple[int, int], rules: WindowRules) -> tuple[float, ...]:
+    """The rules as the kernels use them: the fields of ``shapes.Limits``."""
+    from .shapes import Limits
+
+    scale = rules.max_upsample * (1 - SLACK)
+    aspect_out = math.log(out_size[1] / out_size[0])
+    low, high = (aspect_out + math.log(bound) for bound in rules.aspect)
+    low, high = (low + SLACK, high - SLACK) if high - low > 2 * SLACK else ((low + high) / 2,) * 2
+    limits = Limits(
+        inside=min(1.0, rules.min_inside * (1 + SLACK)),
+        offset=rules.max_offset * (1 - SLACK),
+        fill=rules.min_fill * (1 + SLACK),
+        others=rules.max_others * (1 - SLACK),
+        least_width=out_size[1] / scale,
+        least_height=out_size[0] / scale,
+        aspect_low=low,
+        aspect_high=high,
+        aspect_out=aspect_out,
+        draw_low=math.log(rules.draw_fill[0]),
+        draw_high=math.log(rules.draw_fill[1]),
+        test_inside=min(rules.min_inside * (1 + SLACK / 2), 1 - ROUNDING / 2),
+        test_fill=rules.min_fill * (1 + SLACK / 2),
+        test_offset=max(rules.max_offset * (1 - SLACK / 2), ROUNDING / 2),
+        by_mask=float(rules.measure == 'mask'),
+    )
+    return tuple(limits)
+
+
+def _array(values: Any, dtype: type) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+_NO_OFFSETS, _NO_BYTES = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)
+
+
+def _mask_columns(offsets: np.ndarray | None, data: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+    if offsets is None or data is None:
+        return np.zeros(count + 1, dtype=np.int64), _NO_BYTES
+    offsets, data = _array(offsets, np.int64), _array(data, np.uint8)
+    if len(offsets) != count + 1 or offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets) < 0).any():
+        raise ValueError(f'The mask offsets of {count} objects do not fit them and {len(data)} bytes of masks.')
+    return offsets, data
+
+
+def needs_mask(
+    boxes: np.ndarray,
+    crowd: np.ndarray,
+    object_offsets: np.ndarray,
+    sizes: np.ndarray,
+    out_size: tuple[int, int],
+    rules: WindowRules,
+) -> np.ndarray:
+    """(N,) bool: which objects' masks can matter to a window of any object, so that the rest need not be rasterised.
+
+    These are the objects for which a mask within their box could have a window, and all objects near such windows
+    (crowds too). None at all if the rules measure by box. Arguments as in :func:`decide`. A mask is taken to lie
+    within its box, up to a pixel; give boxes that hold both if annotations may be worse than that.
+    """
+    if rules.measure != 'mask':
+        return np.zeros(len(boxes), dtype=bool)
+    return prepare().needs_mask(
+        _array(boxes, np.float32),
+        _array(crowd, np.bool_),
+        _array(object_offsets, np.int64),
+        _array(sizes, np.int32),
+        _limits(tuple(out_size), rules),
+    )
+
+
+def decide(
+    boxes: np.ndarray,
+    crowd: np.ndarray,
+    object_offsets: np.ndarray,
+    sizes: np.ndarray,
+    mask_offsets: np.ndarray | None,
+    mask_bytes: np.ndarray | None,
+    out_size: tuple[int, int],
+    rules: WindowRules,
+    *,
+    grid: tuple[int, int, int] = GRID,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For every object of many scenes its canonical window, or the reason why there is none. Deterministic.
+
+    The canonical window is the best of a fixed grid of shapes and positions: little distortion, little offset, and a
+    fill near one half. Centred windows are tried first; others only if none of those obeys the rules.
+
+    Args:
+        boxes: (N, 4) float32 xyxy inside their scenes.
+        crowd: (N,) bool; crowds are no targets, but count among the others.
+        object_offsets: (S + 1,) int64: the objects of scene s are the rows ``offsets[s]:offsets[s + 1]``.
+        sizes: (S, 2) int32 width, height of each scene.
+        mask_offsets: (N + 1,) int64 into ``mask_bytes``; an empty mask is none. None: no object has a mask.
+        mask_bytes: (M,) uint8, compressed RLE (see ``masks.py``).
+        out_size: (height, width) of the crops.
+        rules: the rules.
+        grid: numbers of aspects (odd), areas and positions per axis that are tried.
+
+    Returns:
+        (N,) uint8 index into ``REASONS``, 255 for crowds; (N, 4) float32 windows, NaN where there is none. The reasons:
+        'too small' (it would have to be enlarged too much), 'too long' (its aspect is too far from the crop's), 'too
+        thin' (its pixels fill too little of any window that holds them), 'at the border' (no window inside the scene
+        is centred on it), 'crowded' (others cover too much of every window of the grid), 'no window'.
+
+    Raises:
+        ValueError: a mask does not fit its scene.
+    """
+    offsets, data = _mask_columns(mask_offsets, mask_bytes, len(boxes))
+    return prepare().decide(
+        _array(boxes, np.float32),
+        _array(crowd, np.bool_),
+        _array(object_offsets, np.int64),
+        _array(sizes, np.int32),
+        offsets,
+        data,
+        _limits(tuple(out_size), rules),
+        grid,
+    )
+
+
+def draw_in_scene(
+    boxes: np.ndarray,
+    row: int,
+    scene_size: tuple[int, int],
+    out_size: tuple[int, int],
+    rules: WindowRules,
+    rng: np.random.Generator,
+    *,
+    mask_offsets: np.ndarray | None = None,
+    mask_bytes: np.ndarray | None = None,
+    max_tries: int = 256,
+) -> np.ndarray | None:
+    """Draw a random window for one object of a scene that obeys all rules, straight in scene pixels.
+
+    Aspect log-uniform in its feasible range, then area log-uniform in its feasible range narrowed by
+    ``rules.draw_fill``, then the position uniform in its feasible interval per axis. Windows that do not obey (too many
+    others; too little of a mask) are drawn again, up to ``max_tries``.
+
+    Args:
+        boxes: (K, 4) float32 xyxy boxes of all objects of the scene, crowds too.
+        row: which of them the window is for.
+        scene_size: (width, height) of the scene.
+        out_size: (height, width) of the crop.
+        rules: the rules.
+        rng: source of randomness; one number is taken from it.
+        mask_offsets: (K + 1,) int64 places of the objects' masks in ``mask_bytes``; None: boxes only.
+        mask_bytes: (M,) uint8, compressed RLE; may hold the masks of other scenes too.
+        max_tries: most windows that are tried.
+
+    Returns:
+        (4,) float32 xyxy inside the scene, or None if no try obeyed the rules (there may be no such window).
+    """
+    if mask_offsets is None or mask_bytes is None:
+        mask_offsets, mask_bytes = np.zeros(len(boxes) + 1, dtype=np.int64), _NO_BYTES
+    if not 0 <= row < len(boxes) or len(mask_offsets) != len(boxes) + 1:
+        raise ValueError(f'Row {row} and {len(mask_offsets)} mask offsets do not fit a scene of {len(boxes)} objects.')
+    width, height = scene_size
+    seed = rng.integers(0, 2**64, dtype=np.uint64)
+    window = prepare().draw(
+        _array(boxes, np.float32),
+        int(row),
+        int(width),
+        int(height),
+        _array(mask_offsets, np.int64),
+        np.asarray(mask_bytes),
+        _limits(tuple(out_size), rules),
+        seed,
+        max_tries,
+    )
+    return None if np.isnan(window[0]) else window
+
+
+def _one_scene(target: np.ndarray, others: np.ndarray, masks: Sequence[bytes] | None) -> tuple[np.ndarray, ...]:
+    """(boxes, mask offsets, mask bytes) of a scene whose first object is the target."""
+    others = np.asarray(others, dtype=np.float32).reshape(-1, 4)
+    boxes = np.concatenate([np.asarray(target, dtype=np.float32).reshape(1, 4), others])
+    if masks is None:
+        return boxes, np.zeros(len(boxes) + 1, dtype=np.int64), _NO_BYTES
+    if len(masks) != len(boxes):
+        raise ValueError(f'{len(masks)} masks were given for {len(boxes)} objects (the target and the others).')
+    offsets = np.cumsum([0, *(len(mask) for mask in masks)], dtype=np.int64)
+    return boxes, offsets, np.frombuffer(b''.join(masks), dtype=np.uint8)
 
 
 def draw_window(
@@ -63,66 +244,17 @@ def draw_window(
     rules: WindowRules,
     rng: np.random.Generator,
     *,
-    max_tries: int = 64,
+    masks: Sequence[bytes] | None = None,
+    max_tries: int = 256,
 ) -> np.ndarray | None:
-    """Draw a random window that obeys all rules, straight in scene pixels.
+    """:func:`draw_in_scene` for a target (4,) and its others (K, 4).
 
-    Aspect log-uniform in its feasible range, then area log-uniform in its feasible range narrowed by
-    ``rules.draw_fill``, then the position uniform in its feasible interval, axis by axis in random order. Windows with
-    too many others are drawn again, up to ``max_tries``.
-
-    Args:
-        target: (4,) xyxy box inside the scene.
-        others: (K, 4) boxes of all other objects.
-        scene_size: (width, height) of the scene.
-        out_size: (height, width) of the crop.
-        rules: the rules.
-        rng: source of randomness.
-        max_tries: most windows that are tried.
-
-    Returns:
-        (4,) float32 xyxy inside the scene, or None if no try obeyed the rules (there may be none: see
-        :func:`canonical_window`).
+    ``masks``: compressed RLE of the target and of each other, ``b''`` for none.
     """
-    target = np.asarray(target, dtype=np.float64)
-    others = np.asarray(others, dtype=np.float64).reshape(-1, 4)
-    shapes = WindowShapes(target, scene_size, out_size, rules)
-    if shapes.empty:
-        return None
-    log_target = math.log((target[2] - target[0]) * (target[3] - target[1]))
-    tries = 0
-    while tries < max_tries:
-        count = min(4 if tries == 0 else 16, max_tries - tries)  # the first tries mostly do
-        tries += count
-        draws = rng.random((5, count))
-        log_aspect = shapes.log_aspect[0] + draws[0] * (shapes.log_aspect[1] - shapes.log_aspect[0])
-        low, high = shapes.log_area(log_aspect)
-        low, high = (np.clip(log_target - math.log(fill), low, high) for fill in rules.draw_fill[::-1])
-        share = draws[1] if tries <= max_tries // 2 else _TIGHT * draws[1]
-        width, height = _sides(log_aspect, low + share * (high - low))
-        windows = _rounded(shapes.place(width, height, draws[2], draws[3], draws[4] < 0.5), scene_size)
-        good = np.flatnonzero(few_others(windows.astype(np.float64), target, others, rules))
-        if len(good):
-            return windows[good[0]]
-    return None
-
-
-def _why_no_shape(
-    target: np.ndarray, scene_size: tuple[int, int], out_size: tuple[int, int], rules: WindowRules
-) -> str:
-    """Name the rule without which there would be a window."""
-    settings = rules.as_dict()
-    no_border, no_size, no_aspect = dict(max_offset=0.4999), dict(max_upsample=1e9), dict(aspect=(1e-6, 1e6))
-    for reason, changes in (
-        ('at the border', no_border),  # the same object elsewhere would do
-        ('too small', no_size),
-        ('too long', no_aspect),
-        ('too small', {**no_size, **no_border}),
-        ('too small', {**no_size, **no_aspect}),
-    ):
-        if not WindowShapes(target, scene_size, out_size, WindowRules(**{**settings, **changes})).empty:
-            return reason
-    return 'no window'
+    boxes, offsets, data = _one_scene(target, others, masks)
+    return draw_in_scene(
+        boxes, 0, scene_size, out_size, rules, rng, mask_offsets=offsets, mask_bytes=data, max_tries=max_tries
+    )
 
 
 def canonical_window(
@@ -131,67 +263,16 @@ def canonical_window(
     scene_size: tuple[int, int],
     out_size: tuple[int, int],
     rules: WindowRules,
+    *,
+    masks: Sequence[bytes] | None = None,
 ) -> tuple[np.ndarray | None, str]:
-    """The best window of a coarse, fixed grid, or the reason why there is none. Deterministic.
-
-    Best = little distortion, little offset, and a fill near one half. Centred windows are tried first; windows at the
-    edges of what the rules allow only if other objects spoil those. Arguments as in :func:`draw_window`.
+    """:func:`decide` for one object. Arguments as in :func:`draw_window`.
 
     Returns:
-        ((4,) float32 window, 'accepted'), or (None, reason) with a reason out of ``REASONS``: 'too small' (it would
-        have to be enlarged too much), 'too long' (its aspect is too far from the crop's), 'at the border' (no window
-        inside the scene is centred on it), 'crowded' (others cover too much of every window of the grid), 'no window'.
+        ((4,) float32 window, 'accepted'), or (None, reason) with a reason out of ``REASONS``.
     """
-    target = np.asarray(target, dtype=np.float64)
-    others = np.asarray(others, dtype=np.float64).reshape(-1, 4)
-    shapes = WindowShapes(target, scene_size, out_size, rules)
-    if shapes.empty:
-        return None, _why_no_shape(target, scene_size, out_size, rules)
-    # Others cover c of the target's box. A window that holds the share s of the target holds at least c - (1 - s) of
-    # that, so that others >= 1 - (1 - c) / s, which is least at s = min_inside.
-    if len(others):
-        covered = union_area(clip_boxes(others, target)) / float(np.prod(target[2:] - target[:2]))
-        if 1 - (1 - covered) / rules.min_inside >= max(rules.max_others, SLACK):
-            return None, 'crowded'
-
-    low, high = shapes.log_aspect
-    neutral = float(np.clip(shapes.log_out_aspect, low, high))
-    aspects = np.unique([low, (low + neutral) / 2, neutral, (neutral + high) / 2, high])
-    areas = np.linspace(0.0, 1.0, 7)
-    log_aspect = np.repeat(aspects, len(areas))
-    area_low, area_high = shapes.log_area(log_aspect)
-    log_area = area_low + np.tile(areas, len(aspects)) * (area_high - area_low)
-    width, height = _sides(log_aspect, log_area)
-    best = _best_window(shapes.nearest_centred(width, height), target, others, scene_size, out_size, rules)
-    if best is None and len(others):
-        steps = np.linspace(0.0, 1.0, 5)
-        u, v = (grid.reshape(-1) for grid in np.meshgrid(steps, steps))
-        shape, place = np.divmod(np.arange(len(width) * len(u)), len(u))
-        windows = shapes.place(width[shape], height[shape], u[place], v[place], place % 2 == 0)
-        best = _best_window(windows, target, others, scene_size, out_size, rules)
-    if best is None:
-        return None, 'crowded' if len(others) else 'no window'
-    return best, 'accepted'
-
-
-def _best_window(
-    windows: np.ndarray,
-    target: np.ndarray,
-    others: np.ndarray,
-    scene_size: tuple[int, int],
-    out_size: tuple[int, int],
-    rules: WindowRules,
-) -> np.ndarray | None:
-    windows = _rounded(windows, scene_size)
-    precise = windows.astype(np.float64)
-    side = precise[:, 2:] - precise[:, :2]
-    offset = np.abs(target[:2] + target[2:] - precise[:, :2] - precise[:, 2:]) / 2 / side
-    fill = intersections(precise, target[None])[:, 0] / np.prod(side, axis=1)
-    distortion = np.log(side[:, 0] / side[:, 1] * out_size[0] / out_size[1])
-    cost = 4 * distortion**2 + 8 * (offset**2).sum(axis=1) + np.log(fill / _CANONICAL_FILL) ** 2
-    order = np.argsort(cost, kind='stable')
-    for block in np.array_split(order, max(1, len(order) // 32)):  # mostly the first block decides
-        good = block[few_others(precise[block], target, others, rules)]
-        if len(good):
-            return windows[good[0]]
-    return None
+    boxes, offsets, data = _one_scene(target, others, masks)
+    crowd = np.arange(len(boxes)) > 0  # the others are not asked for
+    outcome, windows = decide(boxes, crowd, [0, len(boxes)], [scene_size], offsets, data, out_size, rules)
+    reason = REASONS[outcome[0]]
+    return (windows[0], reason) if reason == 'accepted' else (None, reason)

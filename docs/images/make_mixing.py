@@ -27,8 +27,8 @@ def main() -> None:
         write_demo_data(folder, num_train=24, num_val=1, size=(288, 216))
         detection = Path(folder) / 'det'
         scenes = read_scenes([(detection / 'annotations' / 'train.json', detection / 'images')])
-        build_crop_index(scenes, SIZE).save(Path(folder) / 'crops.npz')
-        dataset = ObjectCropDataset(Path(folder) / 'crops.npz', flip_prob=0.0)
+        build_crop_index(scenes, SIZE).save(Path(folder) / 'crops.safetensors')
+        dataset = ObjectCropDataset(Path(folder) / 'crops.safetensors', flip_prob=0.0)
         samples = [dataset[number] for number in CROPS]
         assert len({sample['data_samples']['scene'] for sample in samples}) == 4
         framed = []

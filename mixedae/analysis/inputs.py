@@ -125,7 +125,7 @@ def load_images(
         data = sample['data_samples']
         names.append(Path(dataset.path(data['scene'])).name)
         x1, y1, x2, y2 = data['window'].tolist()
-        box = torch.as_tensor(dataset.index.boxes[data['object']]).float()
+        box = torch.tensor(dataset.index.boxes[data['object']]).float()
         box = (box - torch.tensor([x1, y1, x1, y1])) / torch.tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
         boxes.append(box.clamp(0, 1))
     return ImageSet(pixels, names, torch.stack(boxes))

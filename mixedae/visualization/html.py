@@ -1,4 +1,7 @@
-"""One self-contained HTML page: inline style, inline SVG, embedded images; no script and no request to anywhere."""
+"""One self-contained HTML page: inline style, inline SVG, embedded images, no request to anywhere.
+
+A page has no script but what :meth:`Page.script` was given.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ class Page:
         self._parts: list[str] = []
         self._sections: list[tuple[str, str]] = []
         self._open = False
+        self._style = STYLE
+        self._scripts: list[str] = []
 
     def section(self, anchor: str, title: str, text: str = '') -> None:
         """Start a section; the one before it is closed."""
@@ -128,6 +133,18 @@ class Page:
         block = f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
         self._parts.append(f'<details><summary>{escape(summary)}</summary>{block}</details>' if summary else block)
 
+    def raw(self, html: str) -> None:
+        """HTML as it is; what comes from data must be escaped by the caller."""
+        self._parts.append(html)
+
+    def style(self, css: str) -> None:
+        """More style, after the page's own."""
+        self._style += css
+
+    def script(self, code: str) -> None:
+        """A few lines of JavaScript at the end of the page. The page must be readable without."""
+        self._scripts.append(code)
+
     def html(self) -> str:
         """The whole page."""
         self._close()
@@ -136,11 +153,12 @@ class Page:
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta name="color-scheme" content="light dark">'
-            f'<title>{escape(self.title)}</title><style>{STYLE}</style></head><body>'
+            f'<title>{escape(self.title)}</title><style>{self._style}</style></head><body>'
             f'<header><h1>{escape(self.title)}</h1><p>{escape(self.subtitle)}</p><nav>{links}</nav></header>'
-            f'<main>{"".join(self._parts)}</main></body></html>\n'
+            f'<main>{"".join(self._parts)}</main>'
+            f'{"".join(f"<script>{code}</script>" for code in self._scripts)}</body></html>\n'
         )
-        assert_self_contained(page)
+        assert_self_contained(page, self._scripts)
         return page
 
     def write(self, path: str | Path) -> Path:
@@ -156,12 +174,21 @@ class Page:
             self._open = False
 
 
-def assert_self_contained(html: str) -> None:
+def assert_self_contained(html: str, scripts: Sequence[str] = ()) -> None:
     """Refuse a page that would ask a server, or the disk, for anything.
+
+    Args:
+        html: the page.
+        scripts: the inline scripts that it may have.
 
     Raises:
         ValueError: the first tag that would load something, named.
     """
+    for script in scripts:
+        asking = re.search(r'//|\b(fetch|import|XMLHttpRequest|WebSocket|EventSource|src|href)\b|</', script)
+        if asking:
+            raise ValueError(f'the page is not self-contained: a script of it holds {asking.group()!r}')
+        html = html.replace(f'<script>{script}</script>', '')
     _RequestFinder().feed(html)
     for style in re.findall(r'<style>(.*?)</style>', html, flags=re.S) + re.findall(r'style="([^"]*)"', html):
         _check_style(style)

@@ -86,5 +86,5 @@ def crop_index(tmp_path, rng):
     categories = [dict(id=1, name='thing')]
     scenes = tmp_path / 'scenes.json'
     scenes.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
-    build_crop_index(read_scenes([(scenes, folder)]), (16, 24)).save(tmp_path / 'crops.npz')
-    return tmp_path / 'crops.npz'
+    build_crop_index(read_scenes([(scenes, folder)]), (16, 24)).save(tmp_path / 'crops.safetensors')
+    return tmp_path / 'crops.safetensors'

@@ -15,8 +15,8 @@ from object_aware import ObjectCropDataset, build_crop_index, read_scenes, viola
 
 @pytest.fixture
 def index_file(coco_scenes, tmp_path):
-    build_crop_index(read_scenes([coco_scenes]), 48).save(tmp_path / 'crops.npz')
-    return tmp_path / 'crops.npz'
+    build_crop_index(read_scenes([coco_scenes]), 48).save(tmp_path / 'crops.safetensors')
+    return tmp_path / 'crops.safetensors'
 
 
 def equal(a, b):
@@ -111,7 +111,7 @@ def test_object_crop_dataset__sizes_the_index_cannot_promise(index_file):
 
 def test_object_crop_dataset__missing_data(index_file, tmp_path):
     with pytest.raises(FileNotFoundError, match='does not exist: build it with'):
-        ObjectCropDataset(tmp_path / 'none.npz')
+        ObjectCropDataset(tmp_path / 'none.safetensors')
     (tmp_path / 'images').rename(tmp_path / 'moved')
     with pytest.raises(FileNotFoundError, match='if the data moved, give image_root'):
         ObjectCropDataset(index_file)

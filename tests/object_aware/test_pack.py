@@ -18,8 +18,8 @@ def test_pack__detection_and_person_scenes_in_one_index(pack, tmp_path):
     counts = index.reason_counts()
     assert sum(counts.values()) + index.crowd.sum() == len(scenes.boxes)
     assert counts['accepted'] > 1000
-    index.save(tmp_path / 'crops.npz')
-    dataset = ObjectCropDataset(tmp_path / 'crops.npz')
+    index.save(tmp_path / 'crops.safetensors')
+    dataset = ObjectCropDataset(tmp_path / 'crops.safetensors')
     dataset.preflight()
     report = check_dataset(dataset, 800)
     assert report.num_violations == 0, report.table()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from object_aware.rules import WindowRules, few_others, measure_window, union_area, violations
+from object_aware.rules import WindowRules, mask_area, measure_window, union_area, violations
 
 
 def raster(box, size):
@@ -72,21 +72,67 @@ def test_union_area__equals_raster():
     assert union_area(np.array([[5.0, 5, 5, 9], [3, 3, 1, 1]])) == 0.0
 
 
-def test_few_others__agrees_with_the_measure():
-    rng = np.random.default_rng(2)
-    rules = WindowRules()
-    seen = {True: 0, False: 0}
-    for _ in range(300):
-        boxes = random_boxes(rng, 8, 60)
-        windows, target, others = boxes[:4], boxes[4], boxes[5:] / 2 + 10
-        good = few_others(windows, target, others, rules)
-        for window, answer in zip(windows, good):
-            measure = measure_window(window, target, others)
-            if abs(measure.others / rules.max_others - 1) < 1e-3:
-                continue  # the narrowed rule may say no just under the limit
-            assert answer == (measure.others < rules.max_others)
-            seen[bool(answer)] += 1
-    assert min(seen.values()) > 50
+def random_mask(rng, size):
+    """Pixels with holes and in several parts."""
+    mask = np.zeros((size, size), dtype=bool)
+    for x1, y1, x2, y2 in random_boxes(rng, 3, size).astype(int):
+        mask[y1:y2, x1:x2] ^= True
+    return mask
+
+
+def fine(cells, factor):
+    return np.repeat(np.repeat(cells, factor, axis=0), factor, axis=1)
+
+
+def test_measure_window__masks_equal_counting_cells_of_a_finer_raster():
+    rng = np.random.default_rng(3)
+    size, factor = 24, 4  # windows and boxes end on quarters of a pixel
+    checked = 0
+    for _ in range(400):
+        quarters = random_boxes(rng, 6, size * factor)
+        if len(quarters) < 4:
+            continue
+        window, target, others = quarters[0], quarters[1], quarters[2:]
+        masks = [random_mask(rng, size) if rng.random() < 0.6 else None for _ in range(len(others) + 1)]
+        cells = [
+            fine(mask, factor) if mask is not None and mask.any() else raster(box, size * factor)
+            for mask, box in zip(masks, [target, *others])
+        ]
+        in_window = raster(window, size * factor)
+        seen = np.count_nonzero(cells[0] & in_window)
+        if not seen:
+            continue
+        checked += 1
+        measure = measure_window(window / factor, target / factor, others / factor, masks)
+        assert measure.inside == pytest.approx(seen / np.count_nonzero(cells[0]), abs=1e-9)
+        assert measure.fill == pytest.approx(seen / np.count_nonzero(in_window), abs=1e-9)
+        union = np.logical_or.reduce(cells[1:]) & in_window
+        assert measure.others == pytest.approx(np.count_nonzero(union) / seen, abs=1e-9)
+        by_box = measure_window(window / factor, target / factor, [])
+        assert measure.offset == by_box.offset  # of the annotated box, whatever the mask
+    assert checked > 200
+
+
+def test_mask_area__of_a_fractional_window():
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[2:4, 3:6] = True
+    assert mask_area(mask) == 6
+    assert mask_area(mask, np.array([3.25, 0, 8, 2.5])) == pytest.approx(2.75 * 0.5)
+    assert mask_area(mask, np.array([6, 0, 8, 6])) == 0
+
+
+def test_violations__by_box_do_not_look_at_masks():
+    mask = np.zeros((100, 100), dtype=bool)
+    mask[22:24, 22:24] = True  # fills far too little
+    case = dict(window=[10, 10, 50, 50], target=[20, 20, 40, 40], others=[], scene_size=(100, 100), out_size=(40, 40))
+    assert violations(**case, rules=WindowRules(measure='box'), masks=[mask]) == []
+    assert violations(**case, rules=WindowRules(measure='mask'), masks=[mask]) == ['fill']
+    assert violations(**case, rules=WindowRules(measure='mask'), masks=[None]) == []
+
+
+def test_measure_window__one_mask_for_each_object():
+    with pytest.raises(ValueError, match='1 masks were given for 2 objects'):
+        measure_window([0, 0, 4, 4], [0, 0, 2, 2], [[1, 1, 2, 2]], [None])
 
 
 BASE = dict(window=[10, 10, 50, 50], target=[20, 20, 40, 40], others=[], scene_size=(100, 100), out_size=(40, 40))
@@ -113,7 +159,7 @@ def test_violations__names_each_broken_rule(changes, broken):
 
 
 def test_window_rules__as_dict_round_trip():
-    rules = WindowRules(min_fill=0.2, aspect=(0.5, 2))
+    rules = WindowRules(min_fill=0.2, aspect=(0.5, 2), measure='box', min_iou=0.6)
     assert WindowRules(**rules.as_dict()) == rules
 
 
@@ -127,6 +173,8 @@ def test_window_rules__as_dict_round_trip():
         (dict(max_upsample=0), 'max_upsample must be above 0'),
         (dict(aspect=(2, 1)), 'aspect must be a range'),
         (dict(min_fill=math.nan), 'min_fill must be a number'),
+        (dict(measure='polygon'), "measure must be 'mask' or 'box'"),
+        (dict(min_iou=1), r'min_iou must be in \[0, 1\)'),
     ],
 )
 def test_window_rules__refuse_bad_values(settings, sentence):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from object_aware import CropIndex, WindowRules
+from object_aware import CropIndex, WindowRules, building
+from tools import build_crops
 from tools.build_crops import main, parse_rules
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'build_crops.py'
@@ -33,7 +34,7 @@ def scenes(tmp_path):
 
 
 def test_build_crops__writes_an_index_and_a_summary(scenes, tmp_path, capsys):
-    out = tmp_path / 'new' / 'crops.npz'
+    out = tmp_path / 'new' / 'crops.safetensors'
     assert main([*scenes, '--out', str(out), '--size', '48', '64', '--rules', 'min_fill=0.2', 'aspect=0.9,1.1']) == 0
     index = CropIndex.load(out)
     assert index.out_size == (48, 64)
@@ -46,7 +47,7 @@ def test_build_crops__writes_an_index_and_a_summary(scenes, tmp_path, capsys):
 
 
 def test_build_crops__a_second_call_reuses_what_is_up_to_date(scenes, tmp_path, capsys):
-    out = tmp_path / 'crops.npz'
+    out = tmp_path / 'crops.safetensors'
     command = [*scenes, '--out', str(out), '--size', '48']
     assert main(command) == 0
     written = out.stat().st_mtime_ns
@@ -70,21 +71,67 @@ def test_build_crops__a_second_call_reuses_what_is_up_to_date(scenes, tmp_path, 
         (['--rules', 'min_fill=much'], "Window rule min_fill needs a number, not 'much'."),
         (['--rules', 'aspect=2'], "Window rule aspect needs two numbers, low,high, not '2'."),
         (['--rules', 'min_fill=2'], 'Window rule min_fill must be in (0, 1), not 2.0.'),
+        (['--rules', 'measure=area'], "Window rule measure must be 'mask' or 'box', not 'area'."),
+        (['--workers', '0'], '--workers must be at least 1, not 0.'),
         (['--size', '0'], 'A crop size must be one or two'),
         (['--size', '9', '9', '9'], 'A crop size must be one or two'),
         (['--size', '900'], 'None of 2 objects has a window under these rules (2 too small)'),
     ],
 )
 def test_build_crops__bad_arguments(scenes, tmp_path, capsys, arguments, sentence):
-    assert main([*scenes, '--out', str(tmp_path / 'crops.npz'), *arguments]) == 2
+    assert main([*scenes, '--out', str(tmp_path / 'crops.safetensors'), *arguments]) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert error.splitlines()[-1].startswith('error: ')
-    assert not (tmp_path / 'crops.npz').exists()
+    assert not (tmp_path / 'crops.safetensors').exists()
+
+
+def test_build_crops__an_interrupted_build_goes_on(scenes, tmp_path, capsys, monkeypatch):
+    out = tmp_path / 'crops.safetensors'
+    command = [*scenes, '--out', str(out), '--size', '48', '--workers', '1']
+    assert main(command) == 0
+    whole = out.read_bytes()
+    out.unlink()
+    monkeypatch.setattr(build_crops, 'LARGE', 0)
+    real = building.decide
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, 'decide', interrupted)
+    assert main(command) == 130
+    assert 'the same command goes on' in capsys.readouterr().err
+    assert len(list((tmp_path / 'crops.safetensors.parts').glob('objects-*'))) == 1 and not out.exists()
+    monkeypatch.setattr(building, 'decide', real)
+    assert main(command) == 0
+    assert 'going on with 1 finished pieces' in capsys.readouterr().out
+    assert out.read_bytes() == whole
+    assert not (tmp_path / 'crops.safetensors.parts').exists()
+
+
+def test_build_crops__notices_missing_images_on_a_second_call(scenes, tmp_path, capsys):
+    command = [*scenes, '--out', str(tmp_path / 'crops.safetensors'), '--size', '48']
+    assert main(command) == 0
+    (tmp_path / 'images' / 'a.png').unlink()
+    assert main(command) == 2
+    assert '1 of 1 images of' in capsys.readouterr().err
+
+
+def test_build_crops__detections_with_a_threshold(tmp_path, scenes, capsys):
+    found = [dict(image_id=1, category_id=1, bbox=[20, 20, 40, 40], score=0.9)]
+    found.append(dict(image_id=1, category_id=1, bbox=[90, 60, 30, 30], score=0.2))
+    (tmp_path / 'found.json').write_text(json.dumps(found))
+    command = ['--scenes', str(tmp_path / 'found.json'), scenes[2], '--image-list', scenes[1], '--size', '48', '--out']
+    for threshold, crops in (('0.1', 2), ('0.5', 1)):
+        out = tmp_path / f'{threshold}.safetensors'
+        assert main([*command, str(out), '--score-threshold', threshold]) == 0
+        assert len(CropIndex.load(out)) == crops
+        assert main([*command, str(out), '--score-threshold', threshold]) == 0
+        assert 'is up to date' in capsys.readouterr().out
 
 
 def test_build_crops__as_a_command_prints_one_sentence_and_exits_with_2(tmp_path):
-    command = [sys.executable, TOOL, '--scenes', 'none.json', str(tmp_path), '--out', str(tmp_path / 'x.npz')]
+    command = [sys.executable, TOOL, '--scenes', 'none.json', str(tmp_path), '--out', str(tmp_path / 'x.safetensors')]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith('error: Annotation file none.json does not exist')
@@ -93,3 +140,4 @@ def test_build_crops__as_a_command_prints_one_sentence_and_exits_with_2(tmp_path
 
 def test_parse_rules__defaults():
     assert parse_rules([]) == WindowRules()
+    assert parse_rules(['measure=box']).measure == 'box'

@@ -347,7 +347,7 @@ def test_configs__say_what_the_budget_says(own, tmp_path, budget):
     layout, budget = find_layout(own), BUDGETS[budget]
     folder = tmp_path / 'work dir' / 'configs'
     pretrain = write_config(
-        folder / 'a.py', 'mixedae_vit-tiny-p16_crops-128.py', pretrain_config(tmp_path / 'i.npz', budget, 7), 'A', ['x']
+        folder / 'a.py', 'mixedae_vit-tiny-p16_crops-128.py', pretrain_config(tmp_path / 'index', budget, 7), 'A', ['x']
     )
     cfg = Config.fromfile(pretrain)
     assert cfg.train_cfg.max_iters == budget.pretrain_iterations == cfg.param_scheduler[1].end

@@ -81,3 +81,19 @@ def test_assert_self_contained__links_and_data_are_fine():
         '<a href="https://x.org">x</a><img src="data:image/png;base64,AA">'
         '<svg><use href="#a"/></svg><p style="fill: url(#b)">'
     )
+
+
+def test_page__a_script_of_its_own_and_no_other():
+    page = Page('title')
+    page.raw('<button>1</button>')
+    page.style('.a { color: red }')
+    page.script('document.title = 1;')
+    html = page.html()
+    assert html.count('<script>document.title = 1;</script>') == 1 and '.a { color: red }</style>' in html
+    page.raw('<script>2</script>')
+    with pytest.raises(ValueError, match='holds a <script>'):
+        page.html()
+    page = Page('title')
+    page.script('fetch("x")')
+    with pytest.raises(ValueError, match="a script of it holds 'fetch'"):
+        page.html()

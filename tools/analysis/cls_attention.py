@@ -1,7 +1,8 @@
 """[CLS] attention of the last layer, mean over heads, on whole images or object crops.
 
     python tools/analysis/cls_attention.py work_dirs/run/config.py work_dirs/run/iter_600.pth --images data/images
-    python tools/analysis/cls_attention.py A.py A.pth --compare B.py B.pth --name MixedAE --name MAE --crops crops.npz
+    python tools/analysis/cls_attention.py A.py A.pth --compare B.py B.pth --name MixedAE --name MAE \\
+        --crops crops.safetensors
 
 Writes cls_attention.png (a row an image, a column a model), cls_attention.npz (the maps) and cls_attention.json to
 --out. With object crops the numbers hold the share of the attention that falls into the object's box.

@@ -1,7 +1,8 @@
 """TopK accuracy of pre-trained models: per layer, measured on images, and along training, from the run's log.
 
     python tools/analysis/topk_accuracy.py work_dirs/run/config.py work_dirs/run/iter_600.pth --images data/images
-    python tools/analysis/topk_accuracy.py A.py A.pth --compare B.py B.pth --name with --name without --crops crops.npz
+    python tools/analysis/topk_accuracy.py A.py A.pth --compare B.py B.pth --name with --name without \\
+        --crops crops.safetensors
 
 Writes layers.png, training.png (if a run's folder holds its log) and topk_accuracy.json to --out. Chance is r = 1/g; in
 a global block the r·L best keys are counted.

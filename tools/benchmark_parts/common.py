@@ -114,7 +114,9 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[str(cell) for cell in row] for row in (columns, *rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
     lines = [
-        '  '.join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths)))
+        '  '.join(
+            cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths))
+        )
         for row in cells
     ]
     return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])

@@ -32,7 +32,7 @@ class Plan:
 
     @property
     def index_file(self) -> Path:
-        return self.work_dir / 'crops.npz'
+        return self.work_dir / 'crops.safetensors'
 
     @property
     def pretrain_checkpoint(self) -> Path:

@@ -1,0 +1,1 @@
+"""Parts of tools/browse_crops.py."""
