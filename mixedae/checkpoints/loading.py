@@ -2,136 +2,245 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mixedae.checkpoints.formats import FORMATS, find_format
+from mixedae.checkpoints.checking import check_blockers, check_facts, check_weights
+from mixedae.checkpoints.facts import Facts
+from mixedae.checkpoints.fitting import (
+    Grid,
+    check_source_grid,
+    fit_axis_table,
+    fit_bias_table,
+    fit_patch_embed,
+    fit_pos_embed,
+)
+from mixedae.checkpoints.formats import FORMATS, Converted, find_format, fold_layer_scale, unwrap_names
+from mixedae.checkpoints.formats.base import BIAS_TABLE, SHARED_TABLE, block_numbers, share_out_table
 from mixedae.checkpoints.reading import CheckpointError
-from mixedae.layers import resample_pos_embed
+from mixedae.checkpoints.report import LoadReport, summary
+from mixedae.checkpoints.selecting import Weights, open_weights
 
 
-@dataclass
-class LoadReport:
-    """What happened to every name of the checkpoint and of the backbone.
-
-    Attributes:
-        source: where the weights came from.
-        format: name of the recognised format.
-        loaded: names in the backbone that got their weight from the checkpoint, resampled ones included.
-        resampled: of those, the names whose weight was resampled, with old and new size.
-        left_out: names in the checkpoint that have no place in the backbone.
-        missing: names in the backbone that the checkpoint does not have; they keep their initial weight.
-    """
-
-    source: str
-    format: str
-    loaded: list[str] = field(default_factory=list)
-    resampled: dict[str, str] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [f'{self.source}: {self.format}, {len(self.loaded)} weights loaded into the backbone']
-        lines += [f'  resampled: {name} {change}' for name, change in self.resampled.items()]
-        if self.left_out:
-            lines.append(f'  left out, no place in the backbone: {_summary(self.left_out)}')
-        if self.missing:
-            lines.append(f'  missing, keep their initial values: {_summary(self.missing)}')
-        return '\n'.join(lines)
-
-
-def load_backbone(
-    backbone: nn.Module, state_dict: dict[str, Tensor], *, source: str = 'state dict', log: bool = True
+def load_pretrained(
+    backbone: nn.Module,
+    checkpoint: str | Path,
+    *,
+    prefix: str | None = None,
+    weights: str = 'auto',
+    log: bool = True,
+    **options: object,
 ) -> LoadReport:
-    """Loads weights of a known format (see :mod:`mixedae.checkpoints.formats`) into a ``MixedAEViT``.
-
-    Position embeddings of another grid are resampled bicubically, the row of [CLS] is kept.
+    """Loads a checkpoint file of any known format into a ``MixedAEViT``.
 
     Args:
-        backbone: has timm's parameter names and the attributes ``grid`` (h, w) and ``num_prefix_tokens``.
-        state_dict: as :func:`mixedae.checkpoints.read_checkpoint` returns it.
-        source: file name for messages.
+        backbone: see :func:`load_backbone`.
+        checkpoint: a local file, or a folder of Hugging Face.
+        prefix: take the names under it alone; needed only where a file holds several encoders.
+        weights: which set of weights, see :func:`mixedae.checkpoints.open_weights`.
         log: write the report to the current MMEngine logger.
+        options: ``adapt_patch_embed``, ``partial``, ``source_grid`` of :func:`load_backbone`.
 
     Raises:
-        CheckpointError: no format matches, or a weight has another shape than the backbone's (another width, another
-            patch size, fewer blocks).
+        FileNotFoundError: there is no such file.
+        CheckpointError: it cannot be read or does not fit.
     """
-    entry = find_format(state_dict)
-    if entry is None:
-        known = ', '.join(known.name for known in FORMATS)
-        raise CheckpointError(
-            f'{source} holds no weights of a plain vision transformer: none of its {len(state_dict)} names '
-            f'({_summary(list(state_dict))}) matches a known format ({known}).'
+    unknown = set(options) - {'adapt_patch_embed', 'partial', 'source_grid'}
+    if unknown:
+        raise ValueError(
+            f"init_cfg=dict(type='Pretrained', ...) has no setting {sorted(unknown)[0]!r}: it takes checkpoint, "
+            'prefix, weights, adapt_patch_embed, partial and source_grid.'
         )
-    report = LoadReport(source, entry.name)
-    target = backbone.state_dict()
-    converted = entry.convert(state_dict)
-    new_weights: dict[str, Tensor] = {}
-    for name, (_, weight) in converted.items():
-        if name not in target:
-            continue
-        if name == 'pos_embed' and weight.shape != target[name].shape:
-            weight, change = _fit_pos_embed(weight, backbone, 'cls_token' in converted, source)
-            report.resampled[name] = change
-        if weight.shape != target[name].shape:
-            raise CheckpointError(
-                f'{source} does not fit the backbone: {name} is {tuple(weight.shape)} in the file and '
-                f'{tuple(target[name].shape)} in the backbone; set the same arch and patch_size in the config.'
-            )
-        new_weights[name] = weight
-    if not any(name.startswith('blocks.') for name in new_weights):
-        raise CheckpointError(f'{source} was taken for {entry.name}, but no weight of its blocks fits the backbone.')
-    found, wanted = _count_blocks(new_weights), _count_blocks(target)
-    if found < wanted:
-        raise CheckpointError(f'{source} has {found} blocks, the backbone {wanted}; set the same arch in the config.')
-    with torch.no_grad():
-        for name, weight in new_weights.items():
-            target[name].copy_(weight)
-    if hasattr(backbone, 'forget_pos_embed'):
-        backbone.forget_pos_embed()
-    report.loaded = list(new_weights)
-    used = {converted[name][0] for name in new_weights}
-    report.left_out = [name for name in state_dict if name not in used]
-    report.missing = [name for name in target if name not in new_weights]
+    opened = open_weights(checkpoint, weights)
+    state_dict = opened.state_dict
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        state_dict = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+        if not state_dict:
+            raise CheckpointError(f'{checkpoint} has no weight under the prefix {prefix!r}.')
+    report = load_backbone(backbone, state_dict, source=str(checkpoint), facts=opened.facts, log=False, **options)
+    report.notes[:0] = choice_notes(opened)
     if log:
         print_log(str(report), logger='current')
     return report
 
 
-def _fit_pos_embed(pos_embed: Tensor, backbone: nn.Module, has_cls: bool, source: str) -> tuple[Tensor, str]:
-    """Resamples ``(1, prefix + L, D)`` from its (square) grid to the backbone's."""
-    prefix = int(has_cls)
-    num_patches = pos_embed.shape[1] - prefix
-    side = math.isqrt(max(num_patches, 0))
-    grid: tuple[int, int] = tuple(backbone.grid)
-    if side == 0 or side * side != num_patches:
-        raise CheckpointError(
-            f'The position embedding of {source} has {num_patches} patches, which is no square grid, so it cannot be '
-            f'resampled to {grid[0]} x {grid[1]}; set img_size of the backbone to the size it was trained with.'
+def choice_notes(opened: Weights) -> list[str]:
+    """Which of several sets of weights was taken."""
+    if not opened.others:
+        return []
+    text = f'its weights {opened.key!r} were taken; it also has {", ".join(opened.others)}'
+    if opened.key == 'state_dict' and 'ema_state_dict' in opened.others:
+        text += " (MMEngine's EMA hook: 'state_dict' holds the averaged weights)"
+    return [text]
+
+
+def load_backbone(
+    backbone: nn.Module,
+    state_dict: dict[str, Tensor],
+    *,
+    source: str = 'state dict',
+    adapt_patch_embed: bool = False,
+    partial: bool = False,
+    source_grid: Grid | None = None,
+    facts: Facts | None = None,
+    log: bool = True,
+) -> LoadReport:
+    """Loads weights of a known format (see :mod:`mixedae.checkpoints.formats`) into a ``MixedAEViT``.
+
+    Positions of another grid are resampled (:mod:`mixedae.checkpoints.fitting`). Layer scale for which the backbone has
+    no place is multiplied into the projection before it, which is the same. Weights are cast to the backbone's type.
+
+    Args:
+        backbone: has timm's parameter names and the attributes ``grid`` (h, w) and ``num_prefix_tokens``.
+        state_dict: as :func:`mixedae.checkpoints.read_checkpoint` returns it.
+        source: file name for messages.
+        adapt_patch_embed: resample the patch embedding to another patch size, and sum or repeat its channels for
+            another number of them; an error otherwise.
+        partial: leave out also what the features of the file's model depend on and the backbone has no place for
+            (relative positions, further tokens); an error otherwise.
+        source_grid: ``(h, w)`` in patches that the file was trained with, where it is neither square nor told by the
+            file.
+        facts: what the file says of itself.
+        log: write the report to the current MMEngine logger.
+
+    Raises:
+        CheckpointError: no format matches, a weight has another shape than the backbone's (another width, another
+            patch size, fewer blocks), or is not finite; the backbone is then as it was.
+    """
+    facts = facts or Facts()
+    target = backbone.state_dict()
+    converted, report = convert(state_dict, source)
+    check_blockers(converted, report, partial)
+    _place(converted, target, report)
+    table = converted.weights.get('pos_embed')
+    grid = check_source_grid(table if table is not None and table.ndim > 1 else None, source_grid, source) or facts.grid
+    new_weights = _fit(converted, backbone, target, report, adapt_patch_embed, grid)
+    check_weights(new_weights, converted, target, report, partial)
+    check_facts(backbone, facts, report)
+    zeros = [
+        name
+        for name in target
+        if name.endswith(('qkv.bias', 'proj.bias')) and name[:-4] + 'weight' in new_weights and name not in new_weights
+    ]
+    if zeros:
+        report.notes.append(f'biases that it does not have were set to zero: {summary(zeros)}')
+    if 'pos_embed' in target and 'pos_embed' not in new_weights and _has_relative_positions(new_weights):
+        zeros.append('pos_embed')
+        report.notes.append('it has relative positions alone: the table of absolute positions was set to zero')
+    with torch.no_grad():
+        for name, weight in new_weights.items():
+            target[name].copy_(weight)
+        for name in zeros:
+            target[name].zero_()
+    if hasattr(backbone, 'forget_pos_embed'):
+        backbone.forget_pos_embed()
+    report.loaded = {name: converted.sources[name] for name in new_weights}
+    report.missing = [name for name in target if name not in new_weights and name not in zeros]
+    if log:
+        print_log(str(report), logger='current')
+    return report
+
+
+def convert(state_dict: dict[str, Tensor], source: str) -> tuple[Converted, LoadReport]:
+    """Recognises a state dict and gives its weights under the backbone's names, with a report begun.
+
+    Raises:
+        CheckpointError: no format matches.
+    """
+    try:
+        unwrapped, names = unwrap_names(state_dict)
+        entry = find_format(unwrapped)
+        if entry is None:
+            known = ', '.join(known.name for known in FORMATS)
+            raise CheckpointError(
+                f'{source} holds no weights of a plain vision transformer: none of its {len(state_dict)} names '
+                f'({summary(list(state_dict))}) matches a known format ({known}).'
+            )
+        converted = entry.convert(unwrapped)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f'{source} cannot be loaded: {error}.') from None
+    converted.sources = {name: tuple(names[n] for n in sources) for name, sources in converted.sources.items()}
+    converted.left_out = {names[name]: reason for name, reason in converted.left_out.items()}
+    converted.blockers = {names[name]: reason for name, reason in converted.blockers.items()}
+    return converted, LoadReport(source, entry.name, left_out=dict(converted.left_out))
+
+
+def _place(converted: Converted, target: dict[str, Tensor], report: LoadReport) -> None:
+    """Folds layer scale and shares out BEiT's common table where the backbone has no place for them."""
+    blocks = block_numbers(target)
+    without = [i for i in blocks if f'blocks.{i}.ls1.gamma' not in target]
+    folded = fold_layer_scale(converted, without)
+    if folded:
+        report.notes.append(
+            f'layer scale of {len(folded) // 2} blocks multiplied into the projections before it, which is the same'
         )
-    resampled = resample_pos_embed(pos_embed, (side, side), grid, num_prefix_tokens=prefix)
-    wanted = backbone.num_prefix_tokens
-    if prefix < wanted:  # a table without a row for [CLS]: that row is zero, as in MAE's table
-        resampled = torch.cat([resampled.new_zeros(1, wanted - prefix, resampled.shape[2]), resampled], dim=1)
-    elif prefix > wanted:
-        resampled = resampled[:, prefix - wanted :]
-    return resampled, f'{side} x {side} -> {grid[0]} x {grid[1]} patches'
+    if SHARED_TABLE in converted.weights and SHARED_TABLE not in target:
+        share_out_table(converted, blocks)
 
 
-def _count_blocks(names: Iterable[str]) -> int:
-    return len({name.split('.')[1] for name in names if name.startswith('blocks.')})
+def _fit(
+    converted: Converted,
+    backbone: nn.Module,
+    target: dict[str, Tensor],
+    report: LoadReport,
+    adapt_patch_embed: bool,
+    source_grid: Grid | None,
+) -> dict[str, Tensor]:
+    """The weights that have a place in the backbone, resampled where they must be."""
+    fitted, dtypes = {}, set()
+    prefix = backbone.num_prefix_tokens
+    for name, weight in converted.weights.items():
+        if name not in target:
+            continue
+        wanted = target[name]
+        dtypes.add(str(weight.dtype).removeprefix('torch.'))
+        weight = weight.float() if weight.is_floating_point() else weight
+        change = f'{_size(weight)} -> {_size(wanted)}'
+        if name == 'pos_embed':
+            weight, change = fit_pos_embed(weight, wanted, tuple(backbone.grid), prefix, source_grid, report.source)
+        elif name.endswith(BIAS_TABLE):  # rows alone do not tell 3 x 5 from 5 x 3
+            place = backbone if name == SHARED_TABLE else backbone.blocks[int(name.split('.')[1])].attn
+            old, weight = weight, fit_bias_table(weight, wanted, tuple(place.rel_pos_grid), prefix, source_grid)
+            change = '' if torch.equal(old, weight) else change
+        elif weight.shape == wanted.shape:
+            change = ''
+        elif name.endswith(('.rel_pos_h', '.rel_pos_w')):
+            weight = fit_axis_table(weight, wanted)
+        elif name == 'patch_embed.proj.weight' and adapt_patch_embed:
+            weight = fit_patch_embed(weight, wanted)
+        if weight.shape != wanted.shape:
+            raise CheckpointError(_misfit(report.source, name, weight, wanted))
+        if change:
+            report.resampled[name] = change
+        fitted[name] = weight
+    if dtypes - {'float32'}:
+        report.notes.append(f'stored as {", ".join(sorted(dtypes))}')
+    return fitted
 
 
-def _summary(names: list[str], most: int = 8) -> str:
-    """Names by their first part, with counts: ``encoder.segment_embed, decoder.* (99)``."""
-    counts = Counter(name.split('.')[0] for name in names)
-    whole = {name.split('.')[0]: name for name in names}
-    parts = [whole[part] if count == 1 else f'{part}.* ({count})' for part, count in counts.items()]
-    return ', '.join(parts[:most]) + (f' and {len(parts) - most} more' if len(parts) > most else '')
+def _misfit(source: str, name: str, weight: Tensor, wanted: Tensor) -> str:
+    shapes = f'{tuple(weight.shape)} in the file and {tuple(wanted.shape)} in the backbone'
+    what = f'{source} does not fit the backbone: {name} is {shapes}'
+    if name == 'patch_embed.proj.weight' and weight.ndim == 4 and weight.shape[0] == wanted.shape[0]:
+        return (
+            f'{what}; set the same patch_size and in_channels in the config, or adapt_patch_embed=True in init_cfg, '
+            'which resamples it.'
+        )
+    if name.endswith((BIAS_TABLE, '.rel_pos_h', '.rel_pos_w')):
+        return f'{what}; set the same number of heads, or give source_grid=(rows, columns) if it is not square.'
+    return f'{what}; set the same arch and patch_size in the config.'
+
+
+def _has_relative_positions(names: Iterable[str]) -> bool:
+    return any(name.endswith((BIAS_TABLE, '.rel_pos_h')) for name in names)
+
+
+def _size(weight: Tensor) -> str:
+    return ' x '.join(map(str, weight.shape))

@@ -19,9 +19,10 @@ def backbone(**changes):
 
 def accounted_for(report, state_dict, target):
     """Each name of the file was loaded or left out, each name of the backbone was loaded or is missing."""
+    used = {source for sources in report.loaded.values() for source in sources}
+    assert used | set(report.left_out) == set(state_dict) and not used & set(report.left_out)
     assert set(report.loaded) | set(report.missing) == set(target.state_dict())
     assert not set(report.loaded) & set(report.missing)
-    assert len(report.loaded) + len(report.left_out) == len(state_dict)
 
 
 @pytest.mark.parametrize('model_cls', [MixedAE, MAE])
@@ -43,7 +44,7 @@ def test_load__timm():
     target = backbone()
     report = load_backbone(target, state, log=False)
     accounted_for(report, state, target)
-    assert report.left_out == ['head.weight', 'head.bias'] and report.missing == []
+    assert list(report.left_out) == ['head.weight', 'head.bias'] and report.missing == []
 
 
 def facebook_mae_state():
@@ -59,7 +60,7 @@ def test_load__facebook_mae():
     state, target = facebook_mae_state(), backbone()
     report = load_backbone(target, state, log=False)
     accounted_for(report, state, target)
-    assert report.left_out == [name for name in state if name.startswith(('mask_token', 'decoder_'))] != []
+    assert list(report.left_out) == [name for name in state if name.startswith(('mask_token', 'decoder_'))] != []
     assert torch.equal(target.blocks[1].mlp.fc2.weight, state['blocks.1.mlp.fc2.weight'])
 
 
@@ -71,7 +72,7 @@ def test_load__mm_model():
     report = load_backbone(target, state, log=False)
     accounted_for(report, state, target)
     assert report.format == 'mm model with this backbone'
-    assert report.left_out == ['neck.up2.weight', 'decode_head.conv_seg.weight'] and report.missing == []
+    assert list(report.left_out) == ['neck.up2.weight', 'decode_head.conv_seg.weight'] and report.missing == []
     assert torch.equal(target.blocks[0].ls1.gamma, torch.full((32,), 0.1))
 
 
@@ -121,8 +122,11 @@ def test_report__reads_in_a_few_lines():
     lines = text.split('\n')
     assert lines[0] == 'a.pth: mixedae pre-training, 30 weights loaded into the backbone'
     assert lines[1] == '  resampled: pos_embed 4 x 4 -> 8 x 8 patches'
-    assert lines[2].startswith('  left out, no place in the backbone: encoder.segment_embed, decoder.* (')
-    assert lines[3] == '  missing, keep their initial values: blocks.* (4)'
+    assert lines[2] == '  left out, the segment embedding of pre-training: encoder.segment_embed'
+    assert lines[3] == "  left out, the pretext task's mask token: decoder.mask_token"
+    assert lines[4].startswith("  left out, the pretext task's decoder: decoder.* (")
+    assert lines[5] == '  left out, the projector of the contrastive loss: projector.* (2)'
+    assert lines[6:] == ['  missing, keep their initial values: blocks.* (4)']
 
 
 @pytest.mark.parametrize(
@@ -149,9 +153,23 @@ def test_load__refusals(state, changes, sentence):
 
 def test_load__table_of_no_square_grid():
     state = facebook_mae_state()
-    state['pos_embed'] = torch.zeros(1, 1 + 15, 32)
-    with pytest.raises(CheckpointError, match='15 patches, which is no square grid'):
+    state['pos_embed'] = torch.randn(1, 1 + 18, 32)
+    with pytest.raises(CheckpointError, match=r'has 19 rows: neither .* give source_grid=\(rows, columns\)'):
         load_backbone(backbone(), state, log=False)
+    target = backbone()
+    report = load_backbone(target, state, log=False, source_grid=(3, 6))
+    assert report.resampled == {'pos_embed': '3 x 6 -> 4 x 4 patches'}
+    table = state['pos_embed'][:, 1:].reshape(1, 3, 6, 32).permute(0, 3, 1, 2)
+    expected = F.interpolate(table, (4, 4), mode='bicubic', antialias=True).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(target.pos_embed[:, 1:], expected)
+    with pytest.raises(CheckpointError, match=r'source_grid \(4, 6\) has 24 patches, .* has 19 rows'):
+        load_backbone(backbone(), state, log=False, source_grid=(4, 6))
+    with pytest.raises(ValueError, match=r'source_grid is \(rows, columns\) in patches, not \[6\]'):
+        load_backbone(backbone(), state, log=False, source_grid=[6])
+    # as many patches as the backbone has: taken to be on its grid
+    target = backbone(img_size=(24, 48))
+    assert not load_backbone(target, state, log=False).resampled
+    assert torch.equal(target.pos_embed, state['pos_embed'])
 
 
 def test_find_format__order():
