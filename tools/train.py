@@ -2,7 +2,10 @@
 
     python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--seed N] [--amp] [--cfg-options KEY=VALUE ...]
 
-Looks at config, data and checkpoints first and stops with one sentence (exit code 2) if something is wrong with them.
+Looks at config, data, checkpoints, disk and memory first and stops with one sentence (exit code 2) if something is
+wrong with them. Exit code 75: stopped by SIGTERM or SIGUSR1, a checkpoint is saved, `--resume` goes on from it. Exit
+code 3: the run had to stop (a loader or another process died, numbers are not finite, the disk is full); one sentence
+says why.
 """
 
 from __future__ import annotations
@@ -34,7 +37,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='FILE',
-        help='go on from this checkpoint; without FILE from the latest one in the work dir',
+        help='go on from this checkpoint; without FILE from the newest valid one in the work dir',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='read this checkpoint even if it runs code: do that only with files of people whom you would let in',
     )
     parser.add_argument('--seed', type=int, help='random seed of the run')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
@@ -75,6 +85,15 @@ def load_config(args: argparse.Namespace):
     return cfg
 
 
+def trust(files: list[str]) -> None:
+    """Names files that may be read whole, for this process and the ones it starts."""
+    from mixedae.checkpoints.reading import TRUST
+
+    named = [os.environ[TRUST]] if os.environ.get(TRUST) else []
+    if files:
+        os.environ[TRUST] = os.pathsep.join([*named, *files])
+
+
 def set_seed(cfg, seed: int) -> None:
     """Seeds the runner, and our own datasets and samplers, which keep a seed of their own."""
     from mixedae.registry import DATA_SAMPLERS, DATASETS
@@ -92,28 +111,52 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = parse_args(arguments)
         from mixedae.checkpoints import CheckpointError
+        from mixedae.engine.failures import explain_stop
+        from mixedae.engine.meter_hook import unwrap
         from mixedae.engine.preflight import preflight
+        from mixedae.engine.resources import check_disk, check_memory, check_work_dir
         from mixedae.engine.runner import SafeRunner
     except ImportError as error:
         print(f'error: {error}: run `make env` to set the environment up, then .venv/bin/python', file=sys.stderr)
         return 2
     try:
         cfg = load_config(args)
+        trust(args.trust_checkpoint)
         if int(os.environ.get('RANK', 0)) == 0:
+            check_work_dir(cfg.work_dir)
             preflight(cfg, phases=('train', 'val') if cfg.get('val_cfg') else ('train',))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     try:
         runner = SafeRunner.from_cfg(cfg)
-    except (ValueError, KeyError) as error:  # the model refuses its arguments, or a type is not registered
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+    ) as error:  # the model's arguments, a type that is not registered, a port
         print(f'error: {error.args[0]}', file=sys.stderr)
         return 2
     try:
-        runner.train()
-    except CheckpointError as error:  # a file that exists but cannot be used; all other errors keep their traceback
+        if runner.rank == 0:
+            check_disk(runner.model, cfg)
+            warning = check_memory(unwrap(runner.model), cfg)
+            if warning:
+                runner.logger.warning(warning)
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    try:
+        runner.train()
+    except CheckpointError as error:  # a file that exists but cannot be used
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except Exception as error:
+        sentence = explain_stop(error, runner)
+        if sentence is None:  # all other errors keep their traceback
+            raise
+        print(f'error: {sentence}', file=sys.stderr)
+        return 3
     return 0
 
 

@@ -1,7 +1,22 @@
-"""Parts of the training loop: meters, layer-wise learning rates, the runner, checks before a run."""
+"""Parts of the training loop: meters, layer-wise learning rates, the runner and what keeps a run alive, checks."""
 
+from mixedae.engine.checkpoint_hook import SafeCheckpointHook
+from mixedae.engine.finite import FiniteHook, GuardedAmpOptimWrapper, GuardedOptimWrapper
 from mixedae.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from mixedae.engine.loops import ExactEpochLoop, ExactIterLoop
 from mixedae.engine.meter_hook import PretrainMeterHook
 from mixedae.engine.runner import SafeRunner
+from mixedae.engine.signals import StopHook
 
-__all__ = ['LayerDecayOptimWrapperConstructor', 'PretrainMeterHook', 'SafeRunner']
+__all__ = [
+    'ExactEpochLoop',
+    'ExactIterLoop',
+    'FiniteHook',
+    'GuardedAmpOptimWrapper',
+    'GuardedOptimWrapper',
+    'LayerDecayOptimWrapperConstructor',
+    'PretrainMeterHook',
+    'SafeCheckpointHook',
+    'SafeRunner',
+    'StopHook',
+]

@@ -12,6 +12,8 @@ from torch import nn
 
 from mixedae.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+# tokens and positions, absolute and relative: decay would pull them towards "no position", as timm says of them
+NO_DECAY = ('cls_token', 'pos_embed', 'relative_position_bias_table', 'rel_pos_h', 'rel_pos_w')
 KNOWN_OPTIONS = ('layer_decay_rate', 'decay_rate', 'no_decay', 'no_decay_1d', 'custom_keys', 'num_layers', 'decay_type')
 
 
@@ -23,7 +25,8 @@ class LayerDecayOptimWrapperConstructor:
     method (``mixedae.MixedAEViT``, mmpretrain's backbones, ...), under any attribute name; all other parameters (neck,
     heads) have the full rate. mmdet's and mmseg's own constructors know a fixed list of class names instead.
 
-    No weight decay on parameters of one dimension (biases, norms, layer scale) and on those named in ``no_decay``.
+    No weight decay on parameters of one dimension (biases, norms, layer scale) and on those named in ``no_decay``:
+    [CLS], absolute and relative positions.
 
     Options, in ``paramwise_cfg``::
 
@@ -32,7 +35,7 @@ class LayerDecayOptimWrapperConstructor:
             optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
             paramwise_cfg=dict(
                 layer_decay_rate=0.75,  # 1.0: no decay (`decay_rate` is the same, as in mmseg)
-                no_decay=('cls_token', 'pos_embed'),  # substrings of names
+                no_decay=('cls_token', 'pos_embed'),  # substrings of names, instead of NO_DECAY
                 no_decay_1d=True,
                 custom_keys={'decode_head': dict(lr_mult=10.0, decay_mult=1.0)},  # substrings, longest first
             ),
@@ -57,7 +60,7 @@ class LayerDecayOptimWrapperConstructor:
         self.rate = float(options.get('layer_decay_rate', options.get('decay_rate', 1.0)))
         if not 0 < self.rate <= 1:
             raise ValueError(f'layer_decay_rate must lie in (0, 1], not {self.rate}.')
-        self.no_decay = tuple(options.get('no_decay', ('cls_token', 'pos_embed')))
+        self.no_decay = tuple(options.get('no_decay', NO_DECAY))
         self.no_decay_1d = bool(options.get('no_decay_1d', True))
         custom_keys = options.get('custom_keys') or {}
         self.custom_keys = {key: custom_keys[key] for key in sorted(custom_keys, key=len, reverse=True)}

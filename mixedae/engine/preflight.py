@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
+from mixedae.checkpoints.facts import ONE_FILE
 from mixedae.engine.data_checks import check_coco, check_segmentation
 
 PHASES = ('train', 'val', 'test')
@@ -83,7 +84,9 @@ def check_checkpoints(cfg: Config) -> None:
             if isinstance(entry, dict) and entry.get('type') == 'Pretrained':
                 named.append(entry.get('checkpoint') or '')
     for name in named:
-        if '://' not in name and not Path(name).expanduser().is_file():
+        path = Path(name).expanduser()
+        in_folder = any((path / file).is_file() for file in ONE_FILE)  # a folder of Hugging Face
+        if '://' not in name and not path.is_file() and not in_folder:
             raise FileNotFoundError(
                 f"The checkpoint '{name}' does not exist: give its path in init_cfg.checkpoint or load_from "
                 '(a work_dirs folder keeps checkpoints as iter_*.pth or epoch_*.pth), or leave it out to start from '

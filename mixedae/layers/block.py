@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
@@ -19,7 +21,8 @@ class Block(nn.Module):
         drop_path: probability of dropping a residual branch for a sample (stochastic depth).
         init_values: initial layer scale; None leaves layer scale out.
         norm_eps: epsilon of both LayerNorms.
-        attention: further arguments of :class:`Attention` (``topk_ratio``, ``cls``, ...).
+        attention: further arguments of the attention (``topk_ratio``, ``cls``, ...).
+        attention_class: :class:`Attention`, or :class:`SpatialAttention` for a block that knows the patch grid.
     """
 
     def __init__(
@@ -32,10 +35,11 @@ class Block(nn.Module):
         init_values: float | None = None,
         norm_eps: float = 1e-6,
         attention: dict | None = None,
+        attention_class: type[Attention] = Attention,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, **(attention or {}))
+        self.attn = attention_class(dim, num_heads, qkv_bias=qkv_bias, **(attention or {}))
         self.ls1 = LayerScale(dim, init_values=init_values) if init_values is not None else nn.Identity()
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
@@ -43,6 +47,7 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, init_values=init_values) if init_values is not None else nn.Identity()
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        """``x`` ``(B, N, D)``; ``context`` goes to the attention beside the tokens (grid, padded patches, bias)."""
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), *context)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -6,20 +6,30 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mixedae.checkpoints import load_backbone, read_checkpoint
-from mixedae.layers import Block, resample_pos_embed, sincos_pos_embed
+from mixedae.checkpoints import load_pretrained
+from mixedae.layers import (
+    Block,
+    SharedBiasTable,
+    SpatialAttention,
+    padded_patches,
+    real_grids,
+    resample_pos_embed,
+    sincos_pos_embed,
+)
 from mixedae.models.archs import get_arch
 from mixedae.models.encoder import init_vit_weights
 from mixedae.registry import MODELS
 
 # resampled position tables kept at inference; at 50 x 84 patches of width 768 one takes 13 MB
 POS_EMBED_CACHE = 8
+REL_POS = (None, 'table', 'shared', 'decomposed')
 
 
 @MODELS.register_module()
@@ -27,11 +37,12 @@ class MixedAEViT(BaseModule):
     """Plain ViT at any image size: images ``(B, 3, H, W)`` to a tuple of maps ``(B, D, ceil(H/P), ceil(W/P))``.
 
     H and W need not be multiples of P: the bottom and the right are padded with zeros (the mean colour after
-    normalisation), and padded patches are tokens like any other. Segmentors should choose crops that are multiples of
-    P, since they stretch the logits of the padded map over the image.
+    normalisation), and a partly padded patch is a token like any other. Segmentors should choose crops that are
+    multiples of P, since they stretch the logits of the padded map over the image.
 
-    Parameters carry timm's names, so weights of timm, MAE and our own pre-training load by name
-    (:func:`mixedae.checkpoints.load_backbone`). Segment embedding, decoder and projector of pre-training stay behind.
+    Parameters carry timm's names (relative positions BEiT's and ViTDet's), so weights of timm, MAE and our own
+    pre-training load by name (:func:`mixedae.checkpoints.load_backbone`). Segment embedding, decoder and projector of
+    pre-training stay behind.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, ``'huge'``, or a dict of embed_dim, depth, num_heads.
@@ -49,15 +60,28 @@ class MixedAEViT(BaseModule):
             LayerNorm, as all uses of it in pre-training do; earlier blocks are returned raw.
             ``'none'``: all raw, as BEiT, MAE and ViTDet take them.
             ``'each'``: every output through a new LayerNorm of its own (``out_norms.i``).
-        frozen_stages: -1 trains all; 0 freezes patch embedding, [CLS] and positions; n also the first n blocks.
+        with_cls_token: False drops [CLS], as ViTDet does.
+        abs_pos_embed: False leaves the absolute positions out (BEiT has relative ones only).
         fix_pos_embed: keep the position table as it is, as in pre-training; otherwise it is fine-tuned.
-        with_cp: activation checkpointing: less memory, a second forward in backward.
-        topk_ratio: K / L for TopK attention as in pre-training (first block global); None: global attention everywhere.
+        rel_pos: ``'table'``: BEiT's relative position bias in every block; ``'shared'``: one table for all blocks (not
+            with windows); ``'decomposed'``: ViTDet's; None: none. All start at zero, that is, without effect. A table
+            costs a mask ``(H, N, N)`` in each block: at 800 x 1333 with 12 heads 0.4 GB in half precision, so detection
+            wants ``'decomposed'``, which costs none, or windows.
+        rel_pos_size: size in pixels that relative positions of blocks without windows are kept at, ``img_size`` if
+            None. Other sizes resample them in each forward; those of windows fit any size.
+        window_size: side of the attention windows in patches, None: global attention in every block.
+        global_blocks: blocks that stay global beside windows; None: the last of each quarter, as in ViTDet.
+        window_padding: ``'mask'`` or ``'zeros'``, see :class:`mixedae.layers.SpatialAttention`.
+        mask_padding: in a batch of images of different sizes, nothing attends to patches that are padding, and each
+            image has the positions of its own size: its maps do not depend on what it is batched with, as long as there
+            are no relative positions that the common grid resamples. Needs images padded with zeros after
+            normalisation at the bottom and the right, as mm does.
+        topk_ratio: K / L for TopK attention as in pre-training (first block global); None: no selection.
         cls: how [CLS] takes part in TopK attention, ``'keep'`` or ``'compete'``.
+        frozen_stages: -1 trains all; 0 freezes patch embedding, [CLS] and positions; n also the first n blocks.
+        with_cp: activation checkpointing: less memory, a second forward in backward.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=FILE)`` goes through our safe loader.
     """
-
-    num_prefix_tokens = 1  # [CLS]
 
     def __init__(
         self,
@@ -72,39 +96,54 @@ class MixedAEViT(BaseModule):
         init_values: float | None = None,
         norm_eps: float = 1e-6,
         out_norm: str = 'final',
-        frozen_stages: int = -1,
+        with_cls_token: bool = True,
+        abs_pos_embed: bool = True,
         fix_pos_embed: bool = False,
-        with_cp: bool = False,
+        rel_pos: str | None = None,
+        rel_pos_size: int | tuple[int, int] | None = None,
+        window_size: int | None = None,
+        global_blocks: Sequence[int] | None = None,
+        window_padding: str = 'mask',
+        mask_padding: bool = False,
         topk_ratio: float | None = None,
         cls: str = 'keep',
+        frozen_stages: int = -1,
+        with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         dim, depth, num_heads = get_arch(arch)
-        img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        if any(side % patch_size for side in img_size):
-            raise ValueError(f'img_size {img_size} is not a multiple of the patch size {patch_size}.')
-        outside = [i for i in out_indices if not -depth <= i < depth]
-        if outside or not out_indices:
-            raise ValueError(f'out_indices {tuple(out_indices)} must name blocks of 0..{depth - 1}, at least one.')
-        if out_norm not in ('final', 'none', 'each'):
-            raise ValueError(f"out_norm must be 'final', 'none' or 'each', not '{out_norm}'.")
         self.embed_dim = dim
         self.patch_size = patch_size
-        self.grid = (img_size[0] // patch_size, img_size[1] // patch_size)
-        self.out_indices = tuple(i % depth for i in out_indices)
-        if list(self.out_indices) != sorted(set(self.out_indices)):
-            raise ValueError(f'out_indices {tuple(out_indices)} must rise and name each block once.')
+        self.num_prefix_tokens = int(with_cls_token)
+        img_size, self.grid = _grid_of(img_size, patch_size, 'img_size')
+        _, self.rel_pos_grid = _grid_of(rel_pos_size or img_size, patch_size, 'rel_pos_size')
+        self.out_indices = _block_numbers(out_indices, depth, 'out_indices')
+        if not self.out_indices:
+            raise ValueError(f'out_indices must name blocks of 0..{depth - 1}, at least one.')
+        if out_norm not in ('final', 'none', 'each'):
+            raise ValueError(f"out_norm must be 'final', 'none' or 'each', not '{out_norm}'.")
+        if rel_pos not in REL_POS:
+            raise ValueError(f"rel_pos must be 'table', 'shared', 'decomposed' or None, not '{rel_pos}'.")
+        if rel_pos == 'shared' and window_size:
+            raise ValueError("One table cannot serve windows and global blocks: with window_size use rel_pos='table'.")
+        if topk_ratio is not None and (rel_pos or window_size or mask_padding):
+            raise ValueError('topk_ratio goes with neither rel_pos nor window_size nor mask_padding.')
+        if global_blocks is None:  # ViTDet: four subsets of blocks, the last one of each is global
+            global_blocks = sorted({-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)})
+        self.global_blocks = _block_numbers(global_blocks, depth, 'global_blocks')
+        self.mask_padding = mask_padding
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
         self.patch_embed = PatchEmbed(
             img_size, patch_size, in_channels, dim, strict_img_size=False, dynamic_img_pad=True
         )
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(
-            sincos_pos_embed(dim, self.grid, num_prefix_tokens=self.num_prefix_tokens), requires_grad=not fix_pos_embed
-        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if with_cls_token else None
+        self.pos_embed = None
+        if abs_pos_embed:
+            table = sincos_pos_embed(dim, self.grid, num_prefix_tokens=self.num_prefix_tokens)
+            self.pos_embed = nn.Parameter(table, requires_grad=not fix_pos_embed)
         drop_path = torch.linspace(0, drop_path_rate, depth).tolist()
         num_blocks = self.out_indices[-1] + 1
         self.blocks = nn.ModuleList(
@@ -116,9 +155,21 @@ class MixedAEViT(BaseModule):
                 drop_path=drop_path[i],
                 init_values=init_values,
                 norm_eps=norm_eps,
-                attention=dict(topk_ratio=topk_ratio if i > 0 else None, cls=cls),
+                attention_class=SpatialAttention,
+                attention=dict(
+                    num_prefix_tokens=self.num_prefix_tokens,
+                    window_size=None if i in self.global_blocks else window_size,
+                    window_padding=window_padding,
+                    rel_pos=rel_pos if rel_pos != 'shared' else None,
+                    rel_pos_grid=self.rel_pos_grid,
+                    topk_ratio=topk_ratio if i > 0 else None,
+                    cls=cls,
+                ),
             )
             for i in range(num_blocks)
+        )
+        self.rel_pos_bias = (
+            SharedBiasTable(self.rel_pos_grid, num_heads, self.num_prefix_tokens) if rel_pos == 'shared' else None
         )
         # a LayerNorm is built only where it is used: distributed training stops at parameters without a gradient
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if out_norm == 'final' and num_blocks == depth else None
@@ -126,7 +177,8 @@ class MixedAEViT(BaseModule):
             nn.ModuleList(nn.LayerNorm(dim, eps=norm_eps) for _ in self.out_indices) if out_norm == 'each' else None
         )
         init_vit_weights(self)
-        nn.init.normal_(self.cls_token, std=0.02)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, std=0.02)
         self._pos_embed_cache: OrderedDict[tuple, Tensor] = OrderedDict()
         self._freeze()
 
@@ -134,18 +186,36 @@ class MixedAEViT(BaseModule):
         """Maps of the blocks in ``out_indices``, each ``(B, D, h, w)`` at stride P."""
         batch, _, height, width = x.shape
         grid = (-(-height // self.patch_size), -(-width // self.patch_size))
+        own_grids = real_grids(x, self.patch_size) if self.mask_padding else [grid]
         x = self.patch_embed(x)  # (B, h*w, D)
-        x = torch.cat([self.cls_token.expand(batch, -1, -1).to(x.dtype), x], dim=1)
-        x = x + self.pos_embed_at(grid)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(batch, -1, -1).to(x.dtype), x], dim=1)
+        padded = None
+        if any(own != grid for own in own_grids):
+            padded = padded_patches(own_grids, grid, x.device)
+            x = x + self._own_positions(own_grids, grid) if self.pos_embed is not None else x
+        elif self.pos_embed is not None:
+            x = x + self.pos_embed_at(grid)
+        context = (grid, padded, self.rel_pos_bias(grid) if self.rel_pos_bias is not None else None)
         maps = []
         for i, block in enumerate(self.blocks):
             if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, *context, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, *context)
             if i in self.out_indices:
                 maps.append(self._to_map(x, len(maps), grid))
         return tuple(maps)
+
+    def _own_positions(self, own_grids: list[tuple[int, int]], grid: tuple[int, int]) -> Tensor:
+        """``(B, prefix + h*w, D)``: each image's table at its own size in the corner of the common grid, then zeros."""
+        tables = {}
+        for own in set(own_grids):
+            prefix, patches = self.pos_embed_at(own).tensor_split([self.num_prefix_tokens], dim=1)
+            patches = patches.unflatten(1, own)
+            patches = F.pad(patches, (0, 0, 0, grid[1] - own[1], 0, grid[0] - own[0]))
+            tables[own] = torch.cat([prefix, patches.flatten(1, 2)], dim=1)
+        return torch.cat([tables[own] for own in own_grids])
 
     def _to_map(self, x: Tensor, place: int, grid: tuple[int, int]) -> Tensor:
         """``(B, 1 + h*w, D)`` to ``(B, D, h, w)``, normalised as ``out_norm`` says."""
@@ -187,8 +257,9 @@ class MixedAEViT(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        self.cls_token.requires_grad_(False)
-        self.pos_embed.requires_grad_(False)
+        for table in (self.cls_token, self.pos_embed):
+            if table is not None:
+                table.requires_grad_(False)
         self.patch_embed.requires_grad_(False)
         for block in self.blocks[: self.frozen_stages]:
             block.requires_grad_(False)
@@ -196,7 +267,7 @@ class MixedAEViT(BaseModule):
             self.norm.requires_grad_(False)
 
     def init_weights(self) -> None:
-        """MMEngine's initialisation; ``type='Pretrained'`` goes through :func:`mixedae.checkpoints.load_backbone`."""
+        """MMEngine's initialisation; ``type='Pretrained'`` goes through :func:`mixedae.checkpoints.load_pretrained`."""
         if self.is_init:
             return
         init_cfg = self.init_cfg
@@ -208,12 +279,7 @@ class MixedAEViT(BaseModule):
         finally:
             self.init_cfg = init_cfg
         for entry in pretrained:
-            state_dict = read_checkpoint(entry['checkpoint'])
-            prefix = entry.get('prefix') or ''
-            if prefix:  # MMEngine's option; not needed here, the format is recognised
-                prefix = prefix.rstrip('.') + '.'
-                state_dict = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-            load_backbone(self, state_dict, source=str(entry['checkpoint']))
+            load_pretrained(self, **{key: value for key, value in entry.items() if key not in ('type', 'map_location')})
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter, for layer-wise learning rates; the convention of mmpretrain.
@@ -224,7 +290,8 @@ class MixedAEViT(BaseModule):
 
         Returns:
             ``(depth, num_depths)``: patch embedding, [CLS] and positions 0, block i at i + 1, all that follows (also
-            parameters of other modules) ``num_depths - 1``; ``num_depths`` = blocks + 2.
+            parameters of other modules) ``num_depths - 1``; ``num_depths`` = blocks + 2. A shared table of relative
+            positions is new and works in every block: last, as in BEiT.
         """
         num_depths = len(self.blocks) + 2
         if not param_name.startswith(prefix):
@@ -235,3 +302,21 @@ class MixedAEViT(BaseModule):
         if name.startswith('blocks.'):
             return int(name.split('.')[1]) + 1, num_depths
         return num_depths - 1, num_depths
+
+
+def _grid_of(size: int | tuple[int, int], patch_size: int, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """``(height, width)`` in pixels and in patches."""
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if any(side % patch_size for side in size):
+        raise ValueError(f'{name} {size} is not a multiple of the patch size {patch_size}.')
+    return size, (size[0] // patch_size, size[1] // patch_size)
+
+
+def _block_numbers(numbers: Sequence[int], depth: int, name: str) -> tuple[int, ...]:
+    """Numbers of blocks, negative ones counted from the end."""
+    if any(not -depth <= i < depth for i in numbers):
+        raise ValueError(f'{name} {tuple(numbers)} must name blocks of 0..{depth - 1}, at least one.')
+    found = tuple(i % depth for i in numbers)
+    if list(found) != sorted(set(found)):
+        raise ValueError(f'{name} {tuple(numbers)} must rise and name each block once.')
+    return found

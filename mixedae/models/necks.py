@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from mixedae.registry import MODELS
 
 
+@MODELS.register_module()
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of ``(B, C, H, W)``, each place by itself."""
+    """LayerNorm over the channels of ``(B, C, H, W)``, each place by itself.
+
+    In the heads of mm configs: ``norm_cfg=dict(type='mixedae.LayerNorm2d', eps=1e-6)``.
+    """
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
         super().__init__(num_channels, eps=eps)
@@ -85,14 +89,16 @@ class SimpleFeaturePyramid(BaseModule):
 
     Strides 4, 8, 16, 32 (for P = 16): two deconvolutions to ``D/2`` and ``D/4`` channels with norm and GELU between,
     one to ``D/2``, nothing, max-pool; then conv 1x1, norm, conv 3x3, norm, without bias. Further levels are every
-    second place of the level before, as RPN's stride 64 in detectron2 and mmdet.
+    second place of the level before, as RPN's stride 64 in detectron2 and mmdet. ``start_level`` leaves fine ones out:
+    1 for heads that begin at stride 8 (RetinaNet, FCOS, DINO).
 
     Source: ViTDet (arXiv 2203.16527), section 3 and its detectron2 code.
 
     Args:
         in_channels: D of the backbone, a multiple of 4; a list counts by its last entry.
         out_channels: channels of every level.
-        num_outs: number of levels, 4 or more.
+        num_outs: number of levels that come out, at least those of strides up to 32.
+        start_level: the first level that comes out: 0 stride 4, 1 stride 8, 2 stride 16, 3 stride 32.
         norm: see :func:`build_norm2d`; ViTDet's is ``'LN'``.
         init_cfg: MMEngine's.
     """
@@ -102,6 +108,7 @@ class SimpleFeaturePyramid(BaseModule):
         in_channels: int | Sequence[int],
         out_channels: int = 256,
         num_outs: int = 5,
+        start_level: int = 0,
         norm: str = 'LN',
         init_cfg: dict | None = None,
     ) -> None:
@@ -109,8 +116,13 @@ class SimpleFeaturePyramid(BaseModule):
         dim = in_channels if isinstance(in_channels, int) else in_channels[-1]
         if dim % 4:
             raise ValueError(f'The width {dim} must be a multiple of 4: the finest level has a quarter of it.')
-        if num_outs < 4:
-            raise ValueError(f'SimpleFeaturePyramid has four levels at least, not {num_outs}.')
+        if not 0 <= start_level <= 3:
+            raise ValueError(f'start_level must be 0 (stride 4) .. 3 (stride 32), not {start_level}.')
+        least = 4 - start_level
+        if num_outs < least:
+            raise ValueError(
+                f'SimpleFeaturePyramid has {least} levels from level {start_level} on at least, not {num_outs}.'
+            )
         self.num_outs = num_outs
         to_level = [
             nn.Sequential(_deconv(dim, dim // 2), build_norm2d(norm, dim // 2), nn.GELU(), _deconv(dim // 2, dim // 4)),
@@ -127,7 +139,7 @@ class SimpleFeaturePyramid(BaseModule):
                 nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
                 build_norm2d(norm, out_channels),
             )
-            for op, width in zip(to_level, widths)
+            for op, width in list(zip(to_level, widths))[start_level:]
         )
 
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -137,3 +149,21 @@ class SimpleFeaturePyramid(BaseModule):
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))
         return tuple(outs)
+
+
+@MODELS.register_module()
+class MapNorm(BaseModule):
+    """Batch norm on every map, without scale and shift: what a linear head on frozen features needs and no more.
+
+    Args:
+        in_channels: D of the backbone.
+        init_cfg: MMEngine's.
+    """
+
+    def __init__(self, in_channels: int, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.norm = nn.SyncBatchNorm(in_channels, affine=False)
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps ``(B, D, h, w)`` to maps of the same sizes, each channel with mean 0 and variance 1 over the batch."""
+        return tuple(self.norm(x) for x in inputs)

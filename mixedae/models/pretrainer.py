@@ -53,6 +53,7 @@ class Pretrainer(BaseModel):
         self.norm_pix = norm_pix
         self.seed = seed
         self.step = 0
+        self.rank: int | None = None  # of the process whose masks are drawn; None: this one
         self.measure = False  # the meter hook switches it on for the iterations that it wants measured
         self.meters: dict[str, Tensor] = {}
 
@@ -92,7 +93,8 @@ class Pretrainer(BaseModel):
 
     def generator(self) -> torch.Generator:
         """The source of this step's masks, on CPU."""
-        state = np.random.SeedSequence([self.seed, self.step, get_rank()]).generate_state(1, np.uint64)
+        rank = get_rank() if self.rank is None else self.rank
+        state = np.random.SeedSequence([self.seed, self.step, rank]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0]) >> 1)
 
     def to_images(self, pred: Tensor, target: Tensor, known: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every detection config shares. The runner reads checkpoints safely, also under mmdet's own scripts."""
+"""What every detection config shares. The runner keeps runs alive (docs/reliability.md), under mmdet's scripts too."""
 
 default_scope = 'mmdet'
 custom_imports = dict(imports=['mixedae'], allow_failed_imports=False)

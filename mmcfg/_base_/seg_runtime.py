@@ -1,4 +1,4 @@
-"""What every segmentation config shares. The runner reads checkpoints safely, also under mmseg's own scripts."""
+"""What every segmentation config shares. The runner keeps runs alive (docs/reliability.md), under mmseg's scripts too."""
 
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mixedae'], allow_failed_imports=False)

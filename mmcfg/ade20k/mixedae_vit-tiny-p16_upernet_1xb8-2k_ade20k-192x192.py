@@ -31,7 +31,7 @@ crop_size = (192, 192)
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(arch='tiny', drop_path_rate=0.05, init_values=None),
+    backbone=dict(arch='tiny', drop_path_rate=0.05, init_values=None, rel_pos=None),
     neck=dict(in_channels=192, norm='BN'),
     decode_head=dict(in_channels=[192, 192, 192, 192], channels=128, norm_cfg=norm_cfg),
     auxiliary_head=dict(in_channels=192, channels=64, norm_cfg=norm_cfg),

@@ -5,7 +5,7 @@ global attention in every block, drop path 0.1, layer decay 0.75.
 
     8 GPUs * 2 images = 16 images/iter; 12 ep * 117266 images / 16 = 87950 iters
 
-No figures of ours yet. Before training put the pre-training checkpoint in:
+Not trained here. Before training put the pre-training checkpoint in:
 
     python tools/train.py mmcfg/coco/mixedae_vit-base-p16_mask-rcnn_8xb2-amp-1x_coco.py --cfg-options \\
         model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=work_dirs/.../epoch_300.pth

@@ -19,7 +19,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='mixedae.GroupSampler', group_size=4),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='mixedae.ObjectCropDataset', index_file='work_dirs/demo/crops.npz', size=128),
+    dataset=dict(type='mixedae.ObjectCropDataset', index_file='work_dirs/demo/crops.safetensors', size=128),
 )
 
 # A batch is 64 crops, not 4096, and a run is hundreds of iterations, not hundreds of epochs: the rate per image of the

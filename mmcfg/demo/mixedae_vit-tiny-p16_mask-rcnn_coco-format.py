@@ -11,7 +11,7 @@ model = dict(backbone=dict(img_size=128, drop_path_rate=0.0))  # 128: the size o
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(flat_decay_mult=0.0),
 )

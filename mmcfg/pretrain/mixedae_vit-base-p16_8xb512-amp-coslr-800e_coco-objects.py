@@ -7,9 +7,12 @@
 _base_ = './mixedae_vit-base-p16_8xb512-amp-coslr-800e_in1k.py'
 
 # python tools/build_crops.py --scenes data/coco/annotations/instances_train2017.json data/coco/train2017 \
-#     --out data/coco/crops_train2017_224.npz --size 224
+#     --out data/coco/crops_train2017_224.safetensors --size 224
 train_dataloader = dict(
     dataset=dict(
-        _delete_=True, type='mixedae.ObjectCropDataset', index_file='data/coco/crops_train2017_224.npz', size=224
+        _delete_=True,
+        type='mixedae.ObjectCropDataset',
+        index_file='data/coco/crops_train2017_224.safetensors',
+        size=224,
     )
 )

@@ -73,6 +73,17 @@ def test_weight_decay__not_on_vectors_and_tokens():
     assert found['backbone.blocks.0.ls1.gamma'][1] == 0 and found['head.weight'][1] == 0.1
 
 
+@pytest.mark.parametrize('rel_pos', ['table', 'shared', 'decomposed'])
+def test_relative_positions__rate_of_their_block_and_no_decay(rel_pos):
+    model = Detector(rel_pos=rel_pos)
+    found = settings(model, build(model, layer_decay_rate=0.5))
+    names = [name for name in found if 'relative_position_bias_table' in name or 'rel_pos_' in name]
+    assert len(names) == {'table': 3, 'shared': 1, 'decomposed': 6}[rel_pos]
+    for name in names:
+        depth = 4 if rel_pos == 'shared' else int(name.split('.')[2]) + 1
+        assert found[name] == (pytest.approx(1e-3 * 0.5 ** (4 - depth)), 0.0), name
+
+
 def test_weight_decay__options():
     model = Detector()
     found = settings(model, build(model, layer_decay_rate=0.5, no_decay=('head',), no_decay_1d=False))

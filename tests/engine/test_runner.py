@@ -168,5 +168,5 @@ def test_train__amp_config_on_cpu(tmp_path):
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     runner = RUNNERS.build(cfg)
     runner.train()
-    assert type(runner.optim_wrapper).__name__ == 'OptimWrapper'
+    assert type(runner.optim_wrapper).__name__ == 'GuardedOptimWrapper'
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper', 'the caller keeps the config as it was'

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
 import mixedae  # noqa: F401  (registration)
-from mixedae.models.necks import LayerNorm2d, MultiBlockPyramid, SimpleFeaturePyramid, build_norm2d
+from mixedae.models.necks import LayerNorm2d, MapNorm, MultiBlockPyramid, SimpleFeaturePyramid, build_norm2d
 
 
 def deconv_by_hand(x, layer):
@@ -105,6 +105,26 @@ def test_sizes(h, w):
     assert {m.shape[1] for m in outs} == {6}
 
 
+def test_simple_feature_pyramid__start_level_leaves_fine_levels_out():
+    x = torch.randn(1, 8, 4, 4)
+    whole, part = SimpleFeaturePyramid(8, 6, num_outs=6), SimpleFeaturePyramid(8, 6, num_outs=5, start_level=1)
+    state = {f'levels.{int(k.split(".")[1]) - 1}.{k.split(".", 2)[2]}': v for k, v in whole.state_dict().items()}
+    part.load_state_dict({k: v for k, v in state.items() if not k.startswith('levels.-1')})
+    outs = part(x)
+    assert len(outs) == 5 and len(part.levels) == 3
+    for a, b in zip(outs, whole(x)[1:]):
+        assert torch.equal(a, b)
+
+
+def test_map_norm__each_channel_over_the_batch():
+    norm = MapNorm(3).train()
+    x = torch.randn(4, 3, 5, 5) * 3 + 1
+    (y,) = norm([x])
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.var((0, 2, 3), unbiased=False), torch.ones(3), atol=1e-4, rtol=0)
+    assert list(norm.parameters()) == []
+
+
 def test_simple_feature_pyramid__takes_last_map_or_one_map():
     neck = SimpleFeaturePyramid([8, 8], 6, num_outs=4)
     x = torch.randn(1, 8, 4, 4)
@@ -144,5 +164,7 @@ def test_bad_arguments():
         MultiBlockPyramid([8, 16, 8, 8])
     with pytest.raises(ValueError, match='multiple of 4'):
         SimpleFeaturePyramid(6)
-    with pytest.raises(ValueError, match='four levels at least'):
+    with pytest.raises(ValueError, match='4 levels from level 0 on at least, not 3'):
         SimpleFeaturePyramid(8, num_outs=3)
+    with pytest.raises(ValueError, match=r'start_level must be 0 \(stride 4\) \.\. 3 \(stride 32\), not 4'):
+        SimpleFeaturePyramid(8, start_level=4)

@@ -1,8 +1,10 @@
 """Cascade Mask R-CNN on MixedAEViT-B/16: four block outputs, multi-block pyramid, FPN, three 4-conv-1-fc box heads.
 
 The heads (4 convolutions and 1 linear layer with SyncBN, GIoU on decoded boxes) are those of Swin's and iBOT's Cascade
-Mask R-CNN.
+Mask R-CNN. RPN, mask head and RoI extractors are those of mask_rcnn_vit.py.
 """
+
+_base_ = './mask_rcnn_vit.py'
 
 
 def _bbox_head(stds):
@@ -43,86 +45,23 @@ def _rcnn(iou):
 
 model = dict(
     type='CascadeRCNN',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type='mixedae.MixedAEViT',
-        arch='base',
-        img_size=224,  # of pre-training; the position table is resampled to each image's grid
-        patch_size=16,
-        out_indices=(3, 5, 7, 11),
-        drop_path_rate=0.2,
-        out_norm='none',
-    ),
+    backbone=dict(out_indices=(3, 5, 7, 11), drop_path_rate=0.2, out_norm='none'),
     neck=[
         dict(type='mixedae.MultiBlockPyramid', in_channels=768, norm='SyncBN'),
         dict(type='FPN', in_channels=[768, 768, 768, 768], out_channels=256, num_outs=5),
     ],
-    rpn_head=dict(
-        type='RPNHead',
-        in_channels=256,
-        feat_channels=256,
-        anchor_generator=dict(type='AnchorGenerator', scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
-        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0, 1.0]),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-        loss_bbox=dict(type='SmoothL1Loss', beta=1.0 / 9.0, loss_weight=1.0),
-    ),
+    rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1.0 / 9.0, loss_weight=1.0)),
     roi_head=dict(
         type='CascadeRoIHead',
         num_stages=3,
         stage_loss_weights=[1, 0.5, 0.25],
-        bbox_roi_extractor=dict(
-            type='SingleRoIExtractor',
-            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
-            out_channels=256,
-            featmap_strides=[4, 8, 16, 32],
-        ),
         bbox_head=[
             _bbox_head([0.1, 0.1, 0.2, 0.2]),
             _bbox_head([0.05, 0.05, 0.1, 0.1]),
             _bbox_head([0.033, 0.033, 0.067, 0.067]),
         ],
-        mask_roi_extractor=dict(
-            type='SingleRoIExtractor',
-            roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0),
-            out_channels=256,
-            featmap_strides=[4, 8, 16, 32],
-        ),
-        mask_head=dict(
-            type='FCNMaskHead',
-            num_convs=4,
-            in_channels=256,
-            conv_out_channels=256,
-            num_classes=80,
-            loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0),
-        ),
     ),
     train_cfg=dict(
-        rpn=dict(
-            assigner=dict(
-                type='MaxIoUAssigner',
-                pos_iou_thr=0.7,
-                neg_iou_thr=0.3,
-                min_pos_iou=0.3,
-                match_low_quality=True,
-                ignore_iof_thr=-1,
-            ),
-            sampler=dict(type='RandomSampler', num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
-            allowed_border=0,
-            pos_weight=-1,
-            debug=False,
-        ),
-        rpn_proposal=dict(nms_pre=2000, max_per_img=2000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
-        rcnn=[_rcnn(0.5), _rcnn(0.6), _rcnn(0.7)],
-    ),
-    test_cfg=dict(
-        rpn=dict(nms_pre=1000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
-        rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100, mask_thr_binary=0.5),
+        rpn=dict(allowed_border=0), rpn_proposal=dict(max_per_img=2000), rcnn=[_rcnn(0.5), _rcnn(0.6), _rcnn(0.7)]
     ),
 )

@@ -1,4 +1,6 @@
-"""UPerNet on MixedAEViT-B/16 as in BEiT: raw outputs of blocks 3, 5, 7, 11, multi-block pyramid, auxiliary FCN head."""
+"""UPerNet on MixedAEViT-B/16 as in BEiT and MAE: raw outputs of blocks 3, 5, 7, 11, a table of relative positions in
+every block (zero at the start), layer scale 1, multi-block pyramid, auxiliary FCN head.
+"""
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
@@ -20,6 +22,8 @@ model = dict(
         out_indices=(3, 5, 7, 11),
         drop_path_rate=0.1,
         init_values=1.0,
+        rel_pos='table',
+        rel_pos_size=512,
         out_norm='none',
     ),
     neck=dict(type='mixedae.MultiBlockPyramid', in_channels=768, norm='SyncBN'),

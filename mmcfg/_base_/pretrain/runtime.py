@@ -2,7 +2,7 @@
 
 default_scope = 'mixedae'
 custom_imports = dict(imports=['mixedae'], allow_failed_imports=False)
-runner_type = 'mixedae.SafeRunner'  # reads checkpoints without running code from them
+runner_type = 'mixedae.SafeRunner'  # whole checkpoints, exact resume, guards: docs/reliability.md
 
 default_hooks = dict(
     runtime_info=dict(type='mmengine.RuntimeInfoHook'),

@@ -1,0 +1,96 @@
+"""Labelled image folders and accuracy, so that fine-tuning on ImageNet needs no mmpretrain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from PIL import Image
+from timm.data import create_transform
+from torch.utils.data import Dataset
+
+from mixedae.registry import DATASETS, METRICS
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+
+
+@DATASETS.register_module()
+class LabelledImages(Dataset):
+    """A folder of class folders: ``root/<class>/*.jpg``; classes are numbered in the order of their names.
+
+    Args:
+        root: the folder.
+        size: side of the square crops in pixels.
+        train: random crops, flips and what ``augment`` says; otherwise the centre of the image scaled by 256/224.
+        augment: further arguments of ``timm.data.create_transform`` in training, e.g.
+            ``dict(auto_augment='rand-m9-mstd0.5-inc1', re_prob=0.25)``, ``dict(scale=(0.2, 1.0))``.
+        classes: names of the class folders, in order; None takes all folders.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        size: int = 224,
+        train: bool = True,
+        augment: dict | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f'The folder of labelled images {self.root} does not exist; set `root`.')
+        self.classes = list(classes or sorted(p.name for p in self.root.iterdir() if p.is_dir()))
+        self.samples = [
+            (str(file), label)
+            for label, name in enumerate(self.classes)
+            for file in sorted((self.root / name).iterdir())
+            if file.suffix.lower() in SUFFIXES
+        ]
+        if not self.samples:
+            raise ValueError(
+                f'{self.root} has no class folder with images: it must look like {self.root}/<class>/*.jpg.'
+            )
+        options = dict(interpolation='bicubic', mean=(0.0,) * 3, std=(1.0,) * 3)
+        if train:
+            options |= dict(is_training=True, color_jitter=None, **(augment or {}))
+        else:
+            options |= dict(crop_pct=224 / 256)
+        self.transform = create_transform(size, **options)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        file, label = self.samples[index]
+        with Image.open(file) as image:
+            pixels = self.transform(image.convert('RGB'))  # (3, size, size) in 0..1, erased parts beyond
+        return dict(inputs=pixels * 255, data_samples=dict(label=label))
+
+
+@METRICS.register_module()
+class TopAccuracy(BaseMetric):
+    """Share of images whose class is among the k best scores, in percent.
+
+    Args:
+        topk: the k's; ``accuracy/top1`` and so on.
+        collect_device: of MMEngine.
+    """
+
+    default_prefix = 'accuracy'
+
+    def __init__(self, topk: Sequence[int] = (1, 5), collect_device: str = 'cpu') -> None:
+        super().__init__(collect_device=collect_device)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Notes for each image at which place its class stands."""
+        for sample in data_samples:
+            scores = sample['scores']
+            self.results.append(int((scores > scores[int(sample['label'])]).sum()))
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        """``{'top1': percent, ...}``"""
+        places = np.asarray(results)
+        return {f'top{k}': float((places < k).mean() * 100) for k in self.topk}

@@ -1,0 +1,189 @@
+"""Steps whose loss or gradient is not finite are left out; after too many in a row the run stops, to be looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mixedae.engine.capture import write_capture
+from mixedae.engine.random_state import get_random_state
+from mixedae.registry import HOOKS, OPTIM_WRAPPERS
+
+
+class NotFinite(RuntimeError):
+    """Too many steps in a row were not finite; the text is one sentence for the user."""
+
+
+def all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Is every number finite? One bool tensor on the device of the tensors; nothing is waited for.
+
+    On the CPU the sum of each tensor is looked at, which is the fastest there; numbers so large that it overflows (a
+    mean of 1e32 over a million) count as not finite.
+    """
+    tensors = [tensor._values() if tensor.is_sparse else tensor for tensor in tensors]
+    tensors = [tensor for tensor in tensors if tensor.numel()]
+    if not tensors:
+        return torch.tensor(True)
+    if tensors[0].device.type == 'cpu':
+        return torch.stack([tensor.sum().isfinite() for tensor in tensors]).all()
+    largest = torch._foreach_norm(tensors, float('inf'))  # a few kernels for all of them
+    return torch.stack([value.to(tensors[0].device, torch.float32) for value in largest]).isfinite().all()
+
+
+class Guard:
+    """Mixed into MMEngine's optimiser wrappers: a step that is not finite changes nothing.
+
+    Neither weights nor optimiser state are changed by such a step, bit for bit; the buffers of the model (running
+    statistics) take nothing from a batch whose loss is not finite. With several processes they agree, with gradient
+    accumulation the whole accumulated step is left out. The decision is one number that is brought from the device for
+    each step; gradient clipping of MMEngine brings one of its own at the same place.
+
+    Attributes:
+        skipped: steps left out since the start of the process.
+        in_a_row: of those, the last ones without a good step between.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.skipped = 0
+        self.in_a_row = 0
+        self._bad_loss: Tensor | None = None
+        self._buffers: list[Tensor] = []
+        self._saved: list[Tensor] = []
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        super().initialize_count_status(model, init_counts, max_counts)
+        self._buffers = list(model.buffers())
+        self._saved = [buffer.clone() for buffer in self._buffers]
+
+    def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        bad = ~loss.detach().isfinite().all()
+        self._bad_loss = bad if self._bad_loss is None else self._bad_loss | bad
+        super().update_params(loss, *args, **kwargs)
+        for buffer, saved in zip(self._buffers, self._saved):  # on the device, without waiting for `bad`
+            saved.copy_(torch.where(bad.to(saved.device), saved, buffer))
+            buffer.copy_(saved)
+
+    def step(self, **kwargs: Any) -> None:
+        bad, self._bad_loss = self._bad_loss, None
+        if self._is_bad(bad):
+            self.skipped += 1
+            self.in_a_row += 1
+            return
+        super().step(**kwargs)
+        self._after_step()
+
+    def _after_step(self) -> None:
+        self.in_a_row = 0
+
+    def _is_bad(self, bad_loss: Tensor | None) -> bool:
+        raise NotImplementedError
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+
+
+def as_float(value: Any) -> float:
+    """A number of the log."""
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+
+
+def agreed(flag: Tensor) -> bool:
+    """Is it so in any process?"""
+    flag = flag.to(torch.int32)
+    if get_world_size() > 1:
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+@OPTIM_WRAPPERS.register_module()
+class GuardedOptimWrapper(Guard, OptimWrapper):
+    """``OptimWrapper`` that leaves out steps whose loss or gradient is not finite."""
+
+    def _is_bad(self, bad_loss: Tensor | None) -> bool:
+        bad = ~all_finite(self._gradients())
+        return agreed(bad if bad_loss is None else bad | bad_loss.to(bad.device))
+
+
+@OPTIM_WRAPPERS.register_module()
+class GuardedAmpOptimWrapper(Guard, AmpOptimWrapper):
+    """``AmpOptimWrapper`` that leaves out steps whose loss is not finite.
+
+    Gradients that overflow are the loss scaler's business: it leaves the step out and lowers its scale. They count as
+    bad only when the scale has come down to 1, where they would overflow without it too.
+    """
+
+    def _is_bad(self, bad_loss: Tensor | None) -> bool:
+        if bad_loss is None or not agreed(bad_loss):
+            return False
+        self.loss_scaler.unscale_(self.optimizer)  # finds what is not finite, so that the scale is lowered
+        self.loss_scaler.update(self._scale_update_param)
+        return True
+
+    def step(self, **kwargs: Any) -> None:
+        self._scale_before = self.loss_scaler.get_scale()
+        super().step(**kwargs)
+
+    def _after_step(self) -> None:
+        scale = self.loss_scaler.get_scale()
+        if scale >= self._scale_before:
+            super()._after_step()
+        elif scale <= 1:
+            self.skipped += 1
+            self.in_a_row += 1
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """Counts the steps that were left out, says so, and after ``limit`` in a row captures the step and stops the run.
+
+    The number of steps left out stands in the message hub as ``skipped_steps`` and comes along when a run is resumed.
+
+    Args:
+        limit: steps in a row after which the run stops; 0 never stops it.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, limit: int = 10) -> None:
+        self.limit = limit
+        self._seen = 0
+        self._state: dict | None = None
+        self._inputs: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        self._seen = getattr(runner.optim_wrapper, 'skipped', 0)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self._state = get_random_state()  # on the CPU, some microseconds
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        skipped = getattr(runner.optim_wrapper, 'skipped', 0)
+        if skipped == self._seen:
+            return
+        total = runner.message_hub.runtime_info.get('skipped_steps', 0) + skipped - self._seen
+        self._seen = skipped
+        runner.message_hub.update_info('skipped_steps', total)
+        in_a_row = runner.optim_wrapper.in_a_row
+        losses = ', '.join(f'{key} {as_float(value):.4g}' for key, value in (outputs or {}).items())
+        runner.logger.warning(
+            f'Iteration {runner.iter + 1}: loss or gradient is not finite ({losses}); the step is left out, '
+            f'the weights are as before ({in_a_row} in a row, {total} in all).'
+        )
+        if not self.limit or in_a_row < self.limit:
+            return
+        path = write_capture(runner, data_batch, self._state, outputs)
+        raise NotFinite(
+            f'{in_a_row} steps in a row were not finite, so the run stops at iteration {runner.iter + 1}. The last one '
+            f'is kept (process {get_rank()}): `python tools/replay.py {path}` says where the first wrong number is.'
+        )

@@ -1,0 +1,88 @@
+"""Finding the newest valid checkpoint of a run, and saying which ones were passed over and why."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixedae.checkpoints import CheckpointError, read_file
+
+
+class Found(NamedTuple):
+    """A checkpoint to go on from.
+
+    Attributes:
+        path: the file.
+        checkpoint: its content.
+        skipped: newer files that are no valid checkpoints: (path, reason).
+    """
+
+    path: Path
+    checkpoint: dict[str, Any]
+    skipped: list[tuple[Path, str]]
+
+
+def candidates(work_dir: str | Path) -> list[Path]:
+    """Checkpoints that a run has written at intervals, the newest first.
+
+    The newest is the one with the most iterations; where that cannot be read, the time of the file decides. Best and
+    published checkpoints have no optimiser and are left out.
+    """
+    work_dir = Path(work_dir)
+    files = [path for path in work_dir.glob('*.pth') if path.is_file() and re.search(r'\d+\.pth$', path.name)]
+    files = [path for path in files if not re.search(r'^best_|-[0-9a-f]{8}\.pth$', path.name)]
+    named = work_dir / 'last_checkpoint'
+    if named.is_file():
+        last = Path(named.read_text(errors='replace').strip())
+        for path in (last, work_dir / last.name):  # the second: the folder was moved
+            if path.name and path.is_file() and path not in files:
+                files.append(path)
+                break
+    return sorted(set(files), key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
+def newest_valid(work_dir: str | Path) -> Found | None:
+    """The newest checkpoint that is complete and undamaged; None where a run has left no checkpoint at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none is valid; it names them all.
+    """
+    skipped: list[tuple[Path, str]] = []
+    iterations: list[tuple[int, Path]] = []
+    files = candidates(work_dir)
+    for path in files:
+        try:
+            iterations.append((training_state(read_file(path, 'meta', verify=False), path)['iter'], path))
+        except (CheckpointError, OSError) as error:
+            skipped.append((path, str(error)))
+    for _, path in sorted(iterations, key=lambda entry: entry[0], reverse=True):  # stable: then by time
+        try:
+            checkpoint = read_file(path)
+            training_state(checkpoint, path)
+            return Found(path, checkpoint, skipped)
+        except (CheckpointError, OSError) as error:
+            skipped.append((path, str(error)))
+    if skipped:
+        reasons = ' '.join(reason for _, reason in skipped)
+        raise CheckpointError(
+            f'{work_dir} has {len(skipped)} checkpoints, but none that a run can go on from: {reasons} '
+            'Start without --resume, or bring back a copy.'
+        )
+    return None
+
+
+def training_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The ``meta`` entry of a training checkpoint.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    meta = checkpoint.get('meta')
+    complete = isinstance(meta, dict) and all(isinstance(meta.get(key), int) for key in ('iter', 'epoch'))
+    if not complete or 'optimizer' not in checkpoint:
+        raise CheckpointError(
+            f'{path} holds weights but no training state, so training cannot be resumed from it; '
+            'use load_from or init_cfg to start from its weights.'
+        )
+    return meta

@@ -1,0 +1,41 @@
+"""Mask R-CNN as in ViTDet: windows of 14 with four global blocks, decomposed relative positions, LN in every head.
+
+Source: ViTDet (arXiv 2203.16527), section 3 and appendix: simple feature pyramid from the raw last map, two hidden
+convolutions in the RPN, box head of 4 convolutions and 1 linear layer, mask head of 4 convolutions. Without [CLS], as there.
+Images are padded to 1024 x 1024 with zeros *after* normalisation; the windows leave out places beyond the grid.
+"""
+
+_base_ = './mask_rcnn_vit.py'
+
+norm_cfg = dict(type='mixedae.LayerNorm2d', eps=1e-6)
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=1024),  # every image is at most 1024 on a side: all become 1024 x 1024
+    backbone=dict(
+        out_norm='none',
+        with_cls_token=False,
+        rel_pos='decomposed',
+        rel_pos_size=1024,
+        window_size=14,
+    ),
+    rpn_head=dict(num_convs=2),
+    roi_head=dict(
+        bbox_head=dict(
+            _delete_=True,
+            type='ConvFCBBoxHead',
+            num_shared_convs=4,
+            num_shared_fcs=1,
+            in_channels=256,
+            conv_out_channels=256,
+            fc_out_channels=1024,
+            roi_feat_size=7,
+            num_classes=80,
+            bbox_coder=dict(
+                type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2]
+            ),
+            norm_cfg=norm_cfg,
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        ),
+        mask_head=dict(norm_cfg=norm_cfg),
+    ),
+)

@@ -1,0 +1,21 @@
+"""ViTDet's schedule of 100 epochs at 64 images/iter: AdamW 1e-4, weight decay 0.1, layer-wise decay 0.7 (ViT-B).
+
+100 ep = 184375 iters * 64 images/iter / 118000 images/ep; rate / 10 after 163889 (88.9 %) and 177546 (96.3 %) iters
+"""
+
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=20000)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    loss_scale='dynamic',
+    constructor='mixedae.LayerDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),  # for 64 images/iter
+    paramwise_cfg=dict(layer_decay_rate=0.7),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=250),
+    dict(type='MultiStepLR', by_epoch=False, begin=0, end=184375, milestones=[163889, 177546], gamma=0.1),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=64)

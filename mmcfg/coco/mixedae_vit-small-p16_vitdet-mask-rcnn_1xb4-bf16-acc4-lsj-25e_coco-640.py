@@ -1,0 +1,48 @@
+"""Mask R-CNN as in ViTDet on ViT-S/16 for one small GPU: 25 epochs of COCO at 640 x 640.
+
+bfloat16, activation checkpointing, gradients of 4 steps added up, images of 640 x 640. Ours, untuned: rate 5e-5 for
+16 images a step (ViTDet: 1e-4 for 64; square root of the ratio), clipped gradients.
+
+    1 GPU * 4 images * 4 steps = 16 images a step of the optimiser
+    732912 iters * 4 images / 117266 images = 25.0 ep
+
+Memory is not measured. More is saved by a smaller batch_size with a larger accumulative_counts; less is needed
+(`model.backbone.with_cp=False` is faster) on a larger GPU.
+
+Not trained here. Before training put the pre-training checkpoint in:
+
+    python tools/train.py mmcfg/coco/mixedae_vit-small-p16_vitdet-mask-rcnn_1xb4-bf16-acc4-lsj-25e_coco-640.py --cfg-options \\
+        model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=work_dirs/.../epoch_300.pth
+"""
+
+_base_ = './mixedae_vit-base-p16_vitdet-mask-rcnn_8xb8-amp-lsj-25e_coco-1024.py'
+
+image_size = (640, 640)
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=640),
+    backbone=dict(arch='small', rel_pos_size=640, with_cp=True),
+    neck=dict(in_channels=384),
+    train_cfg=dict(rpn_proposal=dict(max_per_img=1000), rcnn=dict(sampler=dict(num=256))),
+)
+train_pipeline, test_pipeline = (
+    [{key: image_size if key in ('scale', 'crop_size') else value for key, value in step.items()} for step in pipeline]
+    for pipeline in (_base_.train_pipeline, _base_.test_pipeline)
+)
+train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+optim_wrapper = dict(
+    dtype='bfloat16',
+    loss_scale=1.0,  # bfloat16 needs none
+    accumulative_counts=4,
+    optimizer=dict(lr=5e-5),
+    clip_grad=dict(max_norm=1.0),
+)
+train_cfg = dict(max_iters=732912, val_interval=73291)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', by_epoch=False, begin=0, end=732912, milestones=[651559, 705794], gamma=0.1),
+]
+default_hooks = dict(checkpoint=dict(interval=73291))
+auto_scale_lr = dict(base_batch_size=16)

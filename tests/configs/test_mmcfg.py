@@ -1,0 +1,115 @@
+"""Every config of mmcfg/, shrunk, on real operators: it builds, takes a step of its own optimiser and predicts."""
+
+import ast
+import re
+
+import pytest
+import torch
+
+from tests.configs.shrinking import REPO, batch_for, build, load, predict, segmentation_batch, step
+
+CONFIGS = sorted(path for path in (REPO / 'mmcfg').rglob('*.py') if '_base_' not in path.parts)
+MULTI_SCALE = [path for path in CONFIGS if path.stem.endswith('_ms')]
+NEED_OPS = ('coco', 'ade20k', 'templates', 'demo')
+
+
+def name_of(path):
+    return f'{path.parent.name}/{path.stem}'
+
+
+def skip_without_ops(path):
+    if path.parent.name in NEED_OPS:
+        pytest.importorskip('mmcv.ops', reason="needs mmcv's compiled ops")
+
+
+def check_prediction(result, cfg, model):
+    if cfg.default_scope == 'mmdet':
+        assert len(result) == 2 and result[0].pred_instances.masks.shape[1:] == (64, 96)
+    elif cfg.default_scope == 'mmseg':
+        assert result[0].seg_logits.data.shape == (model.decode_head.num_classes, 128, 96)
+        assert torch.isfinite(result[0].seg_logits.data).all()
+    elif hasattr(model, 'encoder'):
+        height, width = model.encoder.img_size
+        assert result['predicted'].shape[1:] == (3, height, width) and torch.isfinite(result['predicted']).all()
+    else:
+        assert [int(r['label']) for r in result] == [0, 999]
+        assert all(r['scores'].sum().item() == pytest.approx(1, abs=1e-4) for r in result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', [path for path in CONFIGS if path not in MULTI_SCALE], ids=name_of)
+def test_config__builds_steps_and_predicts(path):
+    skip_without_ops(path)
+    cfg = load(path)
+    model = build(cfg)
+    batch = batch_for(model, cfg)
+    step(model, cfg, batch)
+    if cfg.model.get('reconstruction_weight', 1) == 0 or cfg.model.get('decoder', {}) is None:
+        return  # a pretext task without a decoder predicts nothing
+    check_prediction(predict(model, batch), cfg, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', MULTI_SCALE, ids=name_of)
+def test_multi_scale_config__averages_its_views(path):
+    skip_without_ops(path)
+    cfg, single_scale = load(path), load(path.with_name(path.name.replace('_ms.py', '.py')))
+    assert cfg.model.module == single_scale.model and cfg.train_dataloader == single_scale.train_dataloader
+    assert len(cfg.test_dataloader.dataset.pipeline[1].transforms[0]) == 6
+    model = build(cfg)
+    model.eval()
+    torch.manual_seed(0)
+    views = [segmentation_batch(150, (128, 96)) for _ in range(2)]
+    for sample in views[1]['data_samples']:
+        sample.set_metainfo(dict(flip=True, flip_direction='horizontal'))
+    with torch.no_grad():
+        merged = model.test_step({key: [view[key] for view in views] for key in views[0]})
+        single = [predict(model.module, view) for view in views]
+    # each view predicts in the coordinates of the image: mmseg turns flipped logits back
+    expected = sum(view[0].seg_logits.data.softmax(0) for view in single).argmax(0)
+    assert torch.equal(merged[0].pred_sem_seg.data[0], expected)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+def test_config__says_what_it_is(path):
+    """A docstring; for training configs the arithmetic and how the checkpoint goes in, by its own name."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+    assert text and len(text.splitlines()[0]) <= 120
+    if 'tools/train.py mmcfg' in text:
+        assert f'tools/train.py {path.relative_to(REPO).as_posix()}' in text
+    if path.parent.name in ('coco', 'imagenet') or (path.parent.name == 'ade20k' and path not in MULTI_SCALE):
+        assert 'iters' in text
+
+
+def test_docs__name_configs_that_are_there():
+    """The table of docs/transfer.md gives names of files without their folders."""
+    text = (REPO / 'docs' / 'transfer.md').read_text(encoding='utf-8')
+    names = set(re.findall(r'`(mixedae_vit-[\w.-]+\.py)`', text))
+    assert len(names) >= 7 and names <= {path.name for path in CONFIGS}
+
+
+def test_schedules__arithmetic():
+    """iters * images/iter / images of the data set = epochs, for the numbers that the configs state."""
+    for epochs, iters in ((100, 184375), (50, 92188), (25, 46094), (12, 22125)):
+        assert iters * 64 / 118000 == pytest.approx(epochs, rel=1e-4)
+    assert 12 * 117266 / 16 == pytest.approx(87950, abs=1)  # noqa: SIM300
+    for path in CONFIGS:
+        if '_vitdet-' not in path.stem:
+            continue
+        cfg = load(path)
+        steps = cfg.param_scheduler[1]
+        assert steps.end == cfg.train_cfg.max_iters
+        assert steps.milestones[0] / steps.end == pytest.approx(0.889, abs=1e-3)
+        assert steps.milestones[1] / steps.end == pytest.approx(0.963, abs=1e-3)
+        gpus, batch = (
+            int(n) for n in path.stem.split('xb')[0].split('_')[-1:] + [path.stem.split('xb')[1].split('-')[0]]
+        )
+        epochs = int(path.stem.split('-lsj-')[1].split('e_')[0])
+        images = 118000 if gpus == 8 else 117266
+        assert cfg.train_dataloader.batch_size == batch
+        side = int(path.stem.rsplit('-', 1)[1])
+        crop = next(t for t in cfg.train_dataloader.dataset.pipeline if t['type'] == 'RandomCrop')
+        assert tuple(crop['crop_size']) == (side, side) == tuple(cfg.test_dataloader.dataset.pipeline[1]['scale'])
+        assert cfg.model.backbone.rel_pos_size == side
+        assert cfg.train_cfg.max_iters * gpus * batch / images == pytest.approx(epochs, rel=1e-3)
+        assert cfg.auto_scale_lr.base_batch_size == gpus * batch * cfg.optim_wrapper.get('accumulative_counts', 1)
