@@ -44,7 +44,7 @@ format: env
 
 test: env
 	$(PYTHON) -m ruff check .
-	$(ONE_THREAD) $(PYTHON) -m pytest -q --durations=10 $(TESTS)
+	$(ONE_THREAD) $(PYTHON) -m pytest -q --durations=15 -n 2 --dist loadfile $(TESTS)
 
 demo: env
 	$(PYTHON) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BUDGET),--budget '$(BUDGET)') $(if $(WORK_DIR),--work-dir '$(WORK_DIR)')

@@ -5,7 +5,11 @@
 start where torch is missing, because `import mixedae` needs it.
 """
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_namespace_packages, find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT_FOLDERS = {'mixedae_tools': 'tools', 'mixedae_mmcfg': 'mmcfg'}
 
@@ -18,4 +22,16 @@ def wheel_packages():
     return packages
 
 
-setup(packages=wheel_packages(), package_dir=ROOT_FOLDERS)
+class BuildWithMim(build_py):
+    """Adds the layout that OpenMIM looks for, `mixedae/.mim/{configs,tools}`, as mmdet's wheel has it."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        mim = Path(self.build_lib) / 'mixedae' / '.mim'
+        for name, folder in (('configs', 'mmcfg'), ('tools', 'tools')):
+            shutil.copytree(folder, mim / name, ignore=shutil.ignore_patterns('__pycache__'), dirs_exist_ok=True)
+
+
+setup(packages=wheel_packages(), package_dir=ROOT_FOLDERS, cmdclass={'build_py': BuildWithMim})

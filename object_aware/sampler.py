@@ -86,7 +86,7 @@ class GroupSampler(Sampler):
         world_size: int | None = None,
         differ: str | Sequence[str] = 'scene',
         size_bins: int | None = None,
-        spares: int = 3,
+        spares: int = 4,
         local_data: bool = False,
     ) -> None:
         if group_size < 1:

@@ -114,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
         from mixedae.engine.failures import explain_stop
         from mixedae.engine.meter_hook import unwrap
         from mixedae.engine.preflight import preflight
+        from mixedae.engine.quarantine_hook import place_quarantine
         from mixedae.engine.resources import check_disk, check_memory, check_work_dir
         from mixedae.engine.runner import SafeRunner
     except ImportError as error:
@@ -122,6 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         cfg = load_config(args)
         trust(args.trust_checkpoint)
+        place_quarantine(cfg)
         if int(os.environ.get('RANK', 0)) == 0:
             check_work_dir(cfg.work_dir)
             preflight(cfg, phases=('train', 'val') if cfg.get('val_cfg') else ('train',))
@@ -130,11 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         runner = SafeRunner.from_cfg(cfg)
-    except (
-        ValueError,
-        KeyError,
-        OSError,
-    ) as error:  # the model's arguments, a type that is not registered, a port
+    except (ValueError, KeyError, OSError) as error:  # the model's arguments, a type that is not registered, a port
         print(f'error: {error.args[0]}', file=sys.stderr)
         return 2
     try:

@@ -5,6 +5,7 @@ from mixedae.engine.finite import FiniteHook, GuardedAmpOptimWrapper, GuardedOpt
 from mixedae.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mixedae.engine.loops import ExactEpochLoop, ExactIterLoop
 from mixedae.engine.meter_hook import PretrainMeterHook
+from mixedae.engine.quarantine_hook import QuarantineHook
 from mixedae.engine.runner import SafeRunner
 from mixedae.engine.signals import StopHook
 
@@ -16,6 +17,7 @@ __all__ = [
     'GuardedOptimWrapper',
     'LayerDecayOptimWrapperConstructor',
     'PretrainMeterHook',
+    'QuarantineHook',
     'SafeCheckpointHook',
     'SafeRunner',
     'StopHook',

@@ -147,6 +147,19 @@ def _leave_later(number: int, frame: Any) -> None:
     timer.start()
 
 
+def leave_errors_to_the_loader() -> None:
+    """Lets a loader process's death be noticed where a batch is asked for, within some seconds, and nowhere else.
+
+    PyTorch's handler of SIGCHLD raises the error wherever the training happens to be, within an optimiser step for
+    instance, after which nothing could be saved.
+    """
+    if not hasattr(signal, 'SIGCHLD') or threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    if getattr(handler, '__module__', '') == 'torch.utils.data._utils.signal_handling':
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @functools.cache
 def _placed_class(cls: type) -> type:
     """A loader's class whose iterators take their batches of indices from ``placed``."""
@@ -205,10 +218,19 @@ class BatchStream:
         self.number += 1
         return batch
 
+    def close(self) -> None:
+        """Ends the loader's processes. The end of the program would do so by a SIGTERM, which they outlive."""
+        for iterator in (self._iterator, getattr(self.loader, '_iterator', None)):
+            shut_down = getattr(iterator, '_shutdown_workers', None)
+            if shut_down is not None:
+                shut_down()
+        self._iterator = self.loader._iterator = None
+
     def _begin(self, skip: int) -> None:
         if self.placed is not None:
             self.placed.epoch, self.placed.skip = self.epoch, skip
         self._iterator = iter(self.loader)
+        leave_errors_to_the_loader()
         if self.placed is not None:
             self.placed.going.begin()  # samplers draw the order when begun: with workers now, without them too
         else:

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mixedae.registry import HOOKS
 
-_DATASETS = ('ObjectCropDataset', 'ImageDataset')
+_DATASETS = ('ObjectCropDataset', 'ShardedCropDataset', 'ImageDataset')
 
 
 def place_quarantine(cfg: Config) -> None:

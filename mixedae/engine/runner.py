@@ -28,6 +28,7 @@ from torch import nn
 from mixedae.checkpoints import CheckpointError, read_file, state_dict_of
 from mixedae.engine.environment import write_environment
 from mixedae.engine.files import explain_write_error, write_checkpoint
+from mixedae.engine.quarantine_hook import place_quarantine
 from mixedae.engine.resume import newest_valid, training_state
 from mixedae.registry import RUNNERS
 
@@ -68,6 +69,7 @@ class SafeRunner(Runner):
     def from_cfg(cls, cfg: Config) -> SafeRunner:
         cfg = copy.deepcopy(cfg)
         adapt_to_device(cfg)
+        place_quarantine(cfg)
         return super().from_cfg(cfg)
 
     # processes
@@ -108,6 +110,7 @@ class SafeRunner(Runner):
         options = self.cfg.get('reliability') or {}
         self.register_hook(dict(type='mixedae.StopHook', **(options.get('stop') or {})))
         self.register_hook(dict(type='mixedae.FiniteHook', **(options.get('finite') or {})))
+        self.register_hook(dict(type='mixedae.QuarantineHook'))
 
     def build_train_loop(self, loop: Any) -> Any:
         if isinstance(loop, dict) and 'by_epoch' in loop:
@@ -163,7 +166,12 @@ class SafeRunner(Runner):
                 write_environment(self)
             except OSError as error:
                 self.logger.warning(explain_write_error(error, self.log_dir))
-        return super().train()
+        try:
+            return super().train()
+        finally:
+            stream = getattr(self._train_loop, 'stream', None)
+            if stream is not None:
+                stream.close()
 
     def _find_checkpoint(self) -> None:
         if self._load_from is None:

@@ -1,6 +1,7 @@
 """A file that would run code while it is read is refused, with a sentence, on every way on which we load a file."""
 
 import importlib
+import logging
 import os
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def tool_says(capsys, tool, *arguments):
 
 
 @pytest.mark.parametrize('way', ['resume', 'load_from', 'newest'])
-def test_train_tool(evil, config, tmp_path, capsys, way):
+def test_train_tool(evil, config, tmp_path, capsys, monkeypatch, way):
+    monkeypatch.setattr(logging, 'raiseExceptions', False)  # loggers of earlier tests write to closed streams
     path, marker = evil
     work_dir = tmp_path / 'w'
     options = {

@@ -62,7 +62,7 @@ def test_train__loader_process_killed(tmp_path):
     assert code == 3 and 'The loader process ' in sentence and 'was ended ' in sentence, said[-3000:]
     assert 'lower train_dataloader.num_workers' in sentence and '--resume goes on from it' in sentence
     saved = newest_valid(tmp_path / 'w').checkpoint['meta']['iter']
-    assert saved >= 5 and saved % 3
+    assert 5 <= saved < 9  # not iteration 3, the last regular one; how far depends on what was loaded ahead
     cfg = Config.fromfile(config)
     cfg.custom_hooks = cfg.custom_hooks[:-1]
     cfg.dump(tmp_path / 'quiet.py')

@@ -22,6 +22,13 @@ from common import add_image_arguments, add_model_arguments, named_models, read_
 if TYPE_CHECKING:
     from mixedae.analysis.topk_accuracy import LayerAccuracy
 
+LEFT_OUT = ', segments left out'
+
+
+def alike(a: list[tuple[int, float]], b: list[tuple[int, float]]) -> bool:
+    """Whether two curves cannot be told apart in a figure: half a per cent."""
+    return all(abs(x - y) < 0.005 for (_, x), (_, y) in zip(a, b))
+
 
 def measure(args: argparse.Namespace) -> None:
     from mixedae.analysis import layer_accuracy, load_model
@@ -38,7 +45,7 @@ def measure(args: argparse.Namespace) -> None:
             images[key] = read_images(args, *key)
         ways = {name: True}
         if args.without_segments and model.encoder.segment_embed is not None:
-            ways[f'{name}, segments left out'] = False
+            ways[name + LEFT_OUT] = False
         for way, use_segments in ways.items():
             measured = layer_accuracy(
                 model,
@@ -68,7 +75,14 @@ def measure(args: argparse.Namespace) -> None:
     by_layer = {
         name: [(row['layer'] + 1, row['topk_acc']) for row in result['layers']] for name, result in results.items()
     }
-    options = dict(ylabel='TopK accuracy', percent=True, reference=(chance, f'chance {chance:.0%}'), ylim=(0, 1))
+    for name, result in results.items():  # a line that would hide another one
+        whole = name.removesuffix(LEFT_OUT)
+        if not result['use_segments'] and alike(by_layer[name], by_layer[whole]):
+            del by_layer[name]
+            print(f'{whole}: the same without its segment embedding, drawn once')
+    options = dict(
+        ylabel='TopK accuracy', percent=True, reference=(chance, f'chance {chance:.0%}'), ylim=(0, 1), size=(7.6, 3.2)
+    )
     save_figure(curves(by_layer, xlabel='layer', **options), out / 'layers.png')
     if history:
         save_figure(curves(training_lines(history), xlabel='iteration', **options), out / 'training.png')
