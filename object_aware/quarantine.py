@@ -65,7 +65,8 @@ class Quarantine:
             time=time.strftime('%Y-%m-%d %H:%M:%S'),
         )  # fmt: skip
         if error.path not in self._reasons:
-            print_log(f'{error} (sample {index} of epoch {epoch})', logger='current', level=30)
+            place = f' (sample {index} of epoch {epoch})' if epoch >= 0 else ''  # -1: found before training
+            print_log(f'{error}{place}', logger='current', level=30)
         if self.file is None:
             self._note(entry)
         else:
