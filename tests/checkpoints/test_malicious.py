@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from mixedae.checkpoints import CheckpointError, read_checkpoint, read_file
 from mixedae.checkpoints.reading import TRUST
@@ -153,14 +154,27 @@ def other_tools():
     """Command lines that take a checkpoint: (module, arguments before it, after it)."""
     yield 'tools.analysis.cls_attention', ['CONFIG', 'EVIL', '--images', 'IMAGES', '--out', 'OUT']
     yield 'tools.analysis.topk_accuracy', ['CONFIG', 'EVIL', '--images', 'IMAGES', '--out', 'OUT']
+    yield 'tools.convert_checkpoint', ['EVIL', 'OUT', '--to', 'timm']
+    yield 'tools.convert_checkpoint', ['PICKLE', 'OUT', '--to', 'mae']
+    yield 'tools.convert_checkpoint', ['FOLDER', 'OUT', '--to', 'mixedae']
+    yield 'tools.propose_boxes', ['IMAGES', '--method', 'ncut', '--checkpoint', 'EVIL', '--out', 'OUT']
 
 
-@pytest.mark.parametrize('module, arguments', other_tools())
-def test_analysis_tools(evil, config, tmp_path, capsys, module, arguments):
+@pytest.mark.parametrize('module, arguments', list(other_tools()))
+def test_other_tools(evil, config, tmp_path, capsys, module, arguments):
     path, marker = evil
+    folder = tmp_path / 'hugging_face'
+    folder.mkdir()
+    (folder / 'config.json').write_text('{"model_type": "vit"}')
+    pickled = path.read_bytes()
+    (folder / 'pytorch_model.bin').write_bytes(pickled)
+    (tmp_path / 'model.pkl').write_bytes(pickled)
+    Image.new('RGB', (32, 32)).save(tmp_path / '0.jpg')
     known = dict(CONFIG=config, EVIL=path, IMAGES=tmp_path, OUT=tmp_path / 'out')
+    known |= dict(PICKLE=tmp_path / 'model.pkl', FOLDER=folder)
     code, said = tool_says(capsys, importlib.import_module(module), *[known.get(word, word) for word in arguments])
-    assert code == 2 and 'was refused' in said, said
+    assert code == 2 and ('was refused' in said or 'not a' in said), said
+    assert 'Traceback' not in said
     assert not marker.exists()
 
 
