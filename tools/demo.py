@@ -1,6 +1,6 @@
 """The whole product, end to end and small: crops -> pre-training -> detection and segmentation -> report.
 
-    python tools/demo.py                       embedded data, about 12 minutes on two CPU cores
+    python tools/demo.py                       embedded data, about 13 minutes on two CPU cores
     python tools/demo.py --data DIR            your own data (COCO and ADE20K names, or det/ and seg/)
 
 `make demo` and `make demo DATA=DIR` do the same. Every stage is a command that is printed before it runs and can be

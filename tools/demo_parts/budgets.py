@@ -38,7 +38,7 @@ class Budget:
 
 
 BUDGETS = {
-    # Measured: 12 min 17 s from start to report, two idle cores of an AMD EPYC, torch 2.11.0, environment ready.
+    # Measured: 12 min 54 s from start to report, two cores with a little other work of an AMD EPYC, torch 2.11.0, environment ready.
     'quick': Budget(
         minutes=12,
         crop=128,
