@@ -38,9 +38,10 @@ class Budget:
 
 
 BUDGETS = {
-    # Measured: 12 min 54 s from start to report, two cores with a little other work of an AMD EPYC, torch 2.11.0, environment ready.
+    # Measured: 12 min 54 s from start to report, two cores of an AMD EPYC with a little other work, torch 2.11.0,
+    # environment ready.
     'quick': Budget(
-        minutes=12,
+        minutes=13,
         crop=128,
         pretrain_iterations=500,
         pretrain_batch=32,
