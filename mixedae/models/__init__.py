@@ -7,7 +7,7 @@ from mixedae.models.decoder import Decoder
 from mixedae.models.encoder import Encoder
 from mixedae.models.mae import MAE
 from mixedae.models.mixedae import MixedAE
-from mixedae.models.necks import LayerNorm2d, MapNorm, MultiBlockPyramid, SimpleFeaturePyramid
+from mixedae.models.necks import Float32Maps, LayerNorm2d, MapNorm, MultiBlockPyramid, SimpleFeaturePyramid
 from mixedae.models.pretrainer import Pretrainer
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     'Classifier',
     'Decoder',
     'Encoder',
+    'Float32Maps',
     'LayerNorm2d',
     'MapNorm',
     'MixedAE',

@@ -45,6 +45,11 @@ def _halve() -> nn.Module:
     return nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """float16 and bfloat16 become float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 @MODELS.register_module()
 class MultiBlockPyramid(BaseModule):
     """BEiT's and MAE's pyramid: the maps of four blocks, each to a stride of its own.
@@ -90,7 +95,8 @@ class SimpleFeaturePyramid(BaseModule):
     Strides 4, 8, 16, 32 (for P = 16): two deconvolutions to ``D/2`` and ``D/4`` channels with norm and GELU between,
     one to ``D/2``, nothing, max-pool; then conv 1x1, norm, conv 3x3, norm, without bias. Further levels are every
     second place of the level before, as RPN's stride 64 in detectron2 and mmdet. ``start_level`` leaves fine ones out:
-    1 for heads that begin at stride 8 (RetinaNet, FCOS, DINO).
+    1 for heads that begin at stride 8 (RetinaNet, FCOS, DINO). The maps are float32 under autocast too: see
+    :class:`Float32Maps`.
 
     Source: ViTDet (arXiv 2203.16527), section 3 and its detectron2 code.
 
@@ -145,10 +151,23 @@ class SimpleFeaturePyramid(BaseModule):
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The last map ``(B, D, h, w)`` to ``num_outs`` maps ``(B, out_channels, ...)`` of falling size."""
         x = inputs if isinstance(inputs, torch.Tensor) else inputs[-1]
-        outs = [level(x) for level in self.levels]
+        outs = [at_least_float32(level(x)) for level in self.levels]
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))
         return tuple(outs)
+
+
+@MODELS.register_module()
+class Float32Maps(BaseModule):
+    """Maps in float32, the last of a detector's necks where that is mmdet's ``FPN``.
+
+    mmdet gives RoIAlign its boxes in the type of the maps, and mmcv has no bfloat16 RoIAlign; in float16 a coordinate
+    beyond 1024 is rounded to a whole pixel. Convolutions of the heads go on in half precision under autocast.
+    """
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Half-precision maps to float32; others stay as they are."""
+        return tuple(at_least_float32(x) for x in inputs)
 
 
 @MODELS.register_module()

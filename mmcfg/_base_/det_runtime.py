@@ -1,7 +1,7 @@
 """What every detection config shares. The runner keeps runs alive (docs/reliability.md), under mmdet's scripts too."""
 
 default_scope = 'mmdet'
-custom_imports = dict(imports=['mixedae'], allow_failed_imports=False)
+custom_imports = dict(imports=['mixedae', 'mixedae.models.mmdet_heads'], allow_failed_imports=False)
 runner_type = 'mixedae.SafeRunner'
 
 default_hooks = dict(

@@ -13,7 +13,7 @@ Not trained here. Before training put the pre-training checkpoint in:
 _base_ = './mixedae_vit-base-p16_linear_8xb2-amp-40k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(arch='small', out_indices=(11,), frozen_stages=12),
+    backbone=dict(arch='small'),
     neck=dict(in_channels=384),
     decode_head=dict(in_channels=384, channels=384),
 )

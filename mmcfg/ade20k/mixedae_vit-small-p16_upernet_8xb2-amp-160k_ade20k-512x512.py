@@ -13,9 +13,8 @@ Not trained here. Before training put the pre-training checkpoint in:
 _base_ = './mixedae_vit-base-p16_upernet_8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(arch='small', out_indices=(3, 5, 7, 11), drop_path_rate=0.1),
+    backbone=dict(arch='small'),
     neck=dict(in_channels=384),
     decode_head=dict(in_channels=[384, 384, 384, 384], channels=384),
     auxiliary_head=dict(in_channels=384),
 )
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.65))

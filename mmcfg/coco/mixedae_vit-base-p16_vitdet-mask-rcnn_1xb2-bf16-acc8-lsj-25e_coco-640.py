@@ -15,33 +15,22 @@ Not trained here. Before training put the pre-training checkpoint in:
         model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=work_dirs/.../epoch_300.pth
 """
 
-_base_ = './mixedae_vit-base-p16_vitdet-mask-rcnn_8xb8-amp-lsj-25e_coco-1024.py'
+_base_ = '../_base_/vitdet_small_gpu.py'
 
 image_size = (640, 640)
-model = dict(
-    data_preprocessor=dict(pad_size_divisor=640),
-    backbone=dict(rel_pos_size=640, with_cp=True),
-    train_cfg=dict(rpn_proposal=dict(max_per_img=1000), rcnn=dict(sampler=dict(num=256))),
-)
+model = dict(data_preprocessor=dict(pad_size_divisor=640), backbone=dict(rel_pos_size=640))
 train_pipeline, test_pipeline = (
     [{key: image_size if key in ('scale', 'crop_size') else value for key, value in step.items()} for step in pipeline]
     for pipeline in (_base_.train_pipeline, _base_.test_pipeline)
 )
-train_dataloader = dict(batch_size=2, num_workers=4, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(
-    dtype='bfloat16',
-    loss_scale=1.0,  # bfloat16 needs none
-    accumulative_counts=8,
-    optimizer=dict(lr=5e-5),
-    clip_grad=dict(max_norm=1.0),
-)
+optim_wrapper = dict(accumulative_counts=8)
 train_cfg = dict(max_iters=1465824, val_interval=146582)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=2000),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=1465824, milestones=[1303118, 1411589], gamma=0.1),
 ]
 default_hooks = dict(checkpoint=dict(interval=146582))
-auto_scale_lr = dict(base_batch_size=16)

@@ -17,6 +17,7 @@ model = dict(
     neck=[
         dict(type='mixedae.MultiBlockPyramid', in_channels=1024, norm='SyncBN'),
         dict(type='FPN', in_channels=[1024, 1024, 1024, 1024], out_channels=256, num_outs=5),
+        dict(type='mixedae.Float32Maps'),
     ],
 )
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))

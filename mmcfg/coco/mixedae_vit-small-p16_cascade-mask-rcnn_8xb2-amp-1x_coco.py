@@ -13,10 +13,9 @@ Not trained here. Before training put the pre-training checkpoint in:
 _base_ = './mixedae_vit-base-p16_cascade-mask-rcnn_8xb2-amp-1x_coco.py'
 
 model = dict(
-    backbone=dict(arch='small', out_indices=(3, 5, 7, 11), drop_path_rate=0.1),
+    backbone=dict(arch='small', drop_path_rate=0.1),
     neck=[
         dict(type='mixedae.MultiBlockPyramid', in_channels=384, norm='SyncBN'),
         dict(type='FPN', in_channels=[384, 384, 384, 384], out_channels=256, num_outs=5),
     ],
 )
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.75))

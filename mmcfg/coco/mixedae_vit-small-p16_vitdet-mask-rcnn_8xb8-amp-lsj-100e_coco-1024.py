@@ -14,8 +14,4 @@ Not trained here. Before training put the pre-training checkpoint in:
 
 _base_ = './mixedae_vit-base-p16_vitdet-mask-rcnn_8xb8-amp-lsj-100e_coco-1024.py'
 
-model = dict(
-    backbone=dict(arch='small', out_indices=(11,), drop_path_rate=0.1),
-    neck=dict(in_channels=384),
-)
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.7))
+model = dict(backbone=dict(arch='small'), neck=dict(in_channels=384))

@@ -12,5 +12,4 @@ Not trained here. Before training put the pre-training checkpoint in:
 
 _base_ = './mixedae_vit-base-p16_finetune_8xb128-amp-coslr-100e_in1k.py'
 
-model = dict(backbone=dict(arch='small', out_indices=(11,), drop_path_rate=0.1))
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.65))
+model = dict(backbone=dict(arch='small'))

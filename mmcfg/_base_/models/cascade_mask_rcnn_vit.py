@@ -8,39 +8,24 @@ _base_ = './mask_rcnn_vit.py'
 
 
 def _bbox_head(stds):
+    head = _base_.model.roi_head.bbox_head
     return dict(
+        head,
         type='ConvFCBBoxHead',
         num_shared_convs=4,
         num_shared_fcs=1,
-        in_channels=256,
         conv_out_channels=256,
-        fc_out_channels=1024,
-        roi_feat_size=7,
-        num_classes=80,
-        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=stds),
-        reg_class_agnostic=False,
+        bbox_coder=dict(head.bbox_coder, target_stds=stds),
         reg_decoded_bbox=True,
         norm_cfg=dict(type='SyncBN', requires_grad=True),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=10.0),
     )
 
 
 def _rcnn(iou):
-    return dict(
-        assigner=dict(
-            type='MaxIoUAssigner',
-            pos_iou_thr=iou,
-            neg_iou_thr=iou,
-            min_pos_iou=iou,
-            match_low_quality=False,
-            ignore_iof_thr=-1,
-        ),
-        sampler=dict(type='RandomSampler', num=512, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
-        mask_size=28,
-        pos_weight=-1,
-        debug=False,
-    )
+    rcnn = _base_.model.train_cfg.rcnn
+    assigner = dict(rcnn.assigner, pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou, match_low_quality=False)
+    return dict(rcnn, assigner=assigner)
 
 
 model = dict(
@@ -49,6 +34,7 @@ model = dict(
     neck=[
         dict(type='mixedae.MultiBlockPyramid', in_channels=768, norm='SyncBN'),
         dict(type='FPN', in_channels=[768, 768, 768, 768], out_channels=256, num_outs=5),
+        dict(type='mixedae.Float32Maps'),
     ],
     rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1.0 / 9.0, loss_weight=1.0)),
     roi_head=dict(

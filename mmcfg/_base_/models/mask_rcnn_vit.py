@@ -21,7 +21,7 @@ model = dict(
     ),
     neck=dict(type='mixedae.SimpleFeaturePyramid', in_channels=768, out_channels=256, num_outs=5, norm='LN'),
     rpn_head=dict(
-        type='RPNHead',
+        type='mixedae.Float32RPNHead',
         in_channels=256,
         feat_channels=256,
         anchor_generator=dict(type='AnchorGenerator', scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),

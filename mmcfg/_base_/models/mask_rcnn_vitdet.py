@@ -20,21 +20,7 @@ model = dict(
     rpn_head=dict(num_convs=2),
     roi_head=dict(
         bbox_head=dict(
-            _delete_=True,
-            type='ConvFCBBoxHead',
-            num_shared_convs=4,
-            num_shared_fcs=1,
-            in_channels=256,
-            conv_out_channels=256,
-            fc_out_channels=1024,
-            roi_feat_size=7,
-            num_classes=80,
-            bbox_coder=dict(
-                type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2]
-            ),
-            norm_cfg=norm_cfg,
-            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+            type='ConvFCBBoxHead', num_shared_convs=4, num_shared_fcs=1, conv_out_channels=256, norm_cfg=norm_cfg
         ),
         mask_head=dict(norm_cfg=norm_cfg),
     ),

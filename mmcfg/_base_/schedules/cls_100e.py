@@ -3,17 +3,11 @@
 lr = 5e-4 * 1024 / 256 = 2e-3 at a batch of 1024 images; 100 ep = 125100 iters * 1024 / 1281167 images
 """
 
-optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    dtype='bfloat16',
-    constructor='mixedae.LayerDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(layer_decay_rate=0.65),
-)
+_base_ = './adamw_layer_decay.py'
+
+optim_wrapper = dict(dtype='bfloat16', optimizer=dict(lr=2e-3), paramwise_cfg=dict(layer_decay_rate=0.65))
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=10)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(

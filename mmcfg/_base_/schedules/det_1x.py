@@ -3,17 +3,11 @@
 1x = 12 ep = 12 * 117266 images with boxes / 16 images/iter = 87950 iters.
 """
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+_base_ = './adamw_layer_decay.py'
 
-optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    loss_scale='dynamic',
-    constructor='mixedae.LayerDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),  # for 16 images/iter
-    paramwise_cfg=dict(layer_decay_rate=0.75),
-)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
+# the rate of 1e-4 is for 16 images/iter
+optim_wrapper = dict(loss_scale='dynamic', paramwise_cfg=dict(layer_decay_rate=0.75))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),

@@ -3,16 +3,15 @@
 To change the length, set ``train_cfg.max_iters`` and, in ``param_scheduler``, the ends that follow from it.
 """
 
+_base_ = './adamw_layer_decay.py'
+
 max_iters = 2000
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    constructor='mixedae.LayerDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=4e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(lr=4e-4),
     paramwise_cfg=dict(layer_decay_rate=0.8),
     clip_grad=dict(max_norm=1.0),
 )

@@ -3,16 +3,12 @@
 100 ep = 184375 iters * 64 images/iter / 118000 images/ep; rate / 10 after 163889 (88.9 %) and 177546 (96.3 %) iters
 """
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=20000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+_base_ = './adamw_layer_decay.py'
 
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=20000)
+# the rate of 1e-4 is for 64 images/iter
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    loss_scale='dynamic',
-    constructor='mixedae.LayerDecayOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),  # for 64 images/iter
-    paramwise_cfg=dict(layer_decay_rate=0.7),
+    loss_scale='dynamic', optimizer=dict(weight_decay=0.1), paramwise_cfg=dict(layer_decay_rate=0.7)
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=250),
