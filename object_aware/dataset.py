@@ -12,10 +12,12 @@ from torch.utils.data import Dataset
 
 from mixedae.registry import DATASETS
 
+from .image_files import missing_files
 from .index import CropIndex, as_size
-from .pixels import ImageError, Location, check_file, crop, load_kernels, open_image
+from .messages import some
+from .pixels import ImageError, Location, OpenImage, check_file, crop, load_kernels, open_image
 from .quarantine import Quarantine, TooManyBadFiles, default_limit, judge
-from .scenes import missing_files, some
+from .scene_cache import SceneCache
 
 Key = int | tuple[int, ...]
 """Index (epoch 0), (index, epoch), or (index, epoch, spare, ...) as the group sampler gives it."""
@@ -88,8 +90,9 @@ def sample_or_spare(
         except ImageError as error:
             bad.append(error)
             continue
-        for error in bad:
-            quarantine.add(error, epoch, index, int(spare))
+        quarantine.add(failure, epoch, index, int(spare))
+        for error in bad[1:]:  # of spares: nothing is given in their place
+            quarantine.add(error, epoch, index)
         return sample
     for error in bad:
         quarantine.add(error, epoch, index)
@@ -116,6 +119,9 @@ class ObjectCropDataset(Dataset):
         quarantine_file: list of image files that turn out bad while training, see :mod:`object_aware.quarantine`.
         max_bad_files: how many different ones are borne; one in a hundred, at most 100, if None. Samples of them are
             replaced by the spares in their keys (``GroupSampler(spares=...)``).
+        cache_gib: keep all scenes decoded in memory if they take no more GiB than this, 3 bytes for each pixel; 0
+            decodes the window of each sample from the file. In a config ``train_dataloader.dataset.cache_gib=2``. The
+            loader's forked processes share the memory; each training process has its own. The samples are the same.
 
     Attributes:
         index: the :class:`CropIndex`.
@@ -125,7 +131,8 @@ class ObjectCropDataset(Dataset):
 
     Raises:
         FileNotFoundError: the index, an image folder or image files are missing.
-        ValueError: an index that cannot be read, or a size that it was not built for.
+        ValueError: an index that cannot be read, a size that it was not built for, or scenes that take more memory
+            than ``cache_gib``.
     """
 
     def __init__(
@@ -137,6 +144,7 @@ class ObjectCropDataset(Dataset):
         image_root: str | os.PathLike[str] | None = None,
         quarantine_file: str | os.PathLike[str] | None = None,
         max_bad_files: int | None = None,
+        cache_gib: float = 0,
     ) -> None:
         self.index = CropIndex.load(index_file)
         built = self.index.out_size
@@ -168,6 +176,10 @@ class ObjectCropDataset(Dataset):
                     f'are not in {folder} ({some(missing)}): '
                     'give image_root if the data moved, or build the index anew.'
                 )
+        self.cache: SceneCache | None = None
+        if cache_gib:
+            sizes = zip(self._used.tolist(), map(tuple, self.index.sizes[self._used].tolist()))
+            self.cache = SceneCache(self._open, sizes, self.size, cache_gib)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -215,14 +227,18 @@ class ObjectCropDataset(Dataset):
     def _load(self, index: int, epoch: int) -> dict[str, Any]:
         number, window, flip = self.draw((index, epoch))
         scene = int(self.index.target_scenes[number])
-        width, height = self.index.sizes[scene]
-        pixels = crop(open_image(self.location(scene), (int(width), int(height))), window, self.size, flip)
+        held = self.cache.get(scene) if self.cache is not None else None
+        pixels = crop(held or self._open(scene), window, self.size, flip)
         sample = dict(
             scene=scene,
             object=int(self.index.targets[number]),
             window=torch.from_numpy(np.array(window, dtype=np.float32)),
         )
         return dict(inputs=torch.from_numpy(pixels), data_samples=sample)
+
+    def _open(self, scene: int) -> OpenImage:
+        width, height = self.index.sizes[scene]
+        return open_image(self.location(scene), (int(width), int(height)))
 
     def preflight(self, progress: Callable[[int, int], None] | None = None, thorough: bool = False) -> None:
         """Look at every image file before hours are spent: it must be an image of the annotated size.

@@ -170,11 +170,7 @@ def decode_pillow(data: bytes, window: Box, out_size: tuple[int, int]) -> Region
         with open_pillow(data) as image, warnings.catch_warnings():
             warnings.simplefilter('ignore')
             image.load()
-            ratio = min((window[2] - window[0]) / out_size[1], (window[3] - window[1]) / out_size[0])
-            scale = max(int(ratio / 2), 1)
-            x1, y1, x2, y2 = with_support(window, out_size, scale)
-            left, top = max(int(x1), 0), max(int(y1), 0)
-            right, bottom = min(math.ceil(x2), image.width), min(math.ceil(y2), image.height)
+            scale, left, top, right, bottom = _pillow_part(window, out_size, image.size)
             part = image.crop((left, top, right, bottom)) if (right - left, bottom - top) != image.size else image
             part = to_rgb(part)
             if scale > 1:
@@ -184,6 +180,29 @@ def decode_pillow(data: bytes, window: Box, out_size: tuple[int, int]) -> Region
         raise
     except (*_PILLOW_ERRORS, MemoryError) as error:
         raise DecodeError(_reason(error)) from None
+
+
+def _pillow_part(window: Box, out_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int, int]:
+    """(scale, left, top, right, bottom) of what a crop looks at in an image of ``size`` (width, height)."""
+    ratio = min((window[2] - window[0]) / out_size[1], (window[3] - window[1]) / out_size[0])
+    scale = max(int(ratio / 2), 1)
+    x1, y1, x2, y2 = with_support(window, out_size, scale)
+    return scale, max(int(x1), 0), max(int(y1), 0), min(math.ceil(x2), size[0]), min(math.ceil(y2), size[1])
+
+
+def part_of_pillow(pixels: np.ndarray, window: Box, out_size: tuple[int, int]) -> Region:
+    """What :func:`decode_pillow` gives, from all pixels (h, w, 3) of the image."""
+    scale, left, top, right, bottom = _pillow_part(window, out_size, (pixels.shape[1], pixels.shape[0]))
+    part = np.ascontiguousarray(pixels[top:bottom, left:right])
+    return Region(np.asarray(Image.fromarray(part).reduce(scale)) if scale > 1 else part, left, top, scale)
+
+
+def part_of_jpeg(pixels: np.ndarray, layout: JpegLayout, box: Box, scale: int) -> Region:
+    """What :func:`decode_cut` gives, from all pixels of the JPEG at that scale."""
+    (left, top, right, bottom), (across, down) = _mcus(layout, box, scale), layout.mcu
+    rows = slice(top * down // scale, -(-min(bottom * down, layout.height) // scale))
+    columns = slice(left * across // scale, -(-min(right * across, layout.width) // scale))
+    return Region(np.ascontiguousarray(pixels[rows, columns]), left * across, top * down, scale)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -263,13 +282,8 @@ def cut_jpeg(
 
     tables = _coding(layout.huffman, layout.coding, layout.components)
     across, down = layout.mcu
-    columns, rows = -(-layout.width // across), -(-layout.height // down)
-    # Chroma is interpolated from its neighbours: one of its pixels.
-    margin_x, margin_y = scale * across // 8, scale * down // 8
-    left = min(max(int(box[0] - margin_x) // across, 0), columns - 1)
-    top = min(max(int(box[1] - margin_y) // down, 0), rows - 1)
-    right = min(max(math.ceil((box[2] + margin_x) / across), left + 1), columns)
-    bottom = min(max(math.ceil((box[3] + margin_y) / down), top + 1), rows)
+    columns = -(-layout.width // across)
+    left, top, right, bottom = _mcus(layout, box, scale)
     source = np.frombuffer(data, dtype=np.uint8)
     blocks = (right - left) * (bottom - top) * len(tables.component)
     room = min(2 * (len(data) - layout.scan), 440 * blocks) + 8 * blocks + 128
@@ -293,6 +307,18 @@ def cut_jpeg(
         out[:written].data, b'\xff\xd9',
     )  # fmt: skip
     return b''.join(pieces), left * across, top * down
+
+
+def _mcus(layout: JpegLayout, box: Box, scale: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a box in MCUs, with those that its chroma is interpolated from."""
+    across, down = layout.mcu
+    columns, rows = -(-layout.width // across), -(-layout.height // down)
+    margin_x, margin_y = scale * across // 8, scale * down // 8  # one pixel of chroma
+    left = min(max(int(box[0] - margin_x) // across, 0), columns - 1)
+    top = min(max(int(box[1] - margin_y) // down, 0), rows - 1)
+    right = min(max(math.ceil((box[2] + margin_x) / across), left + 1), columns)
+    bottom = min(max(math.ceil((box[3] + margin_y) / down), top + 1), rows)
+    return left, top, right, bottom
 
 
 _STATUS = {1: 'its data end too early', 2: 'damaged Huffman codes', 3: 'a restart marker is missing'}

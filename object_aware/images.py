@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from torch.utils.data import Dataset
 from mixedae.registry import DATASETS
 
 from .dataset import Key, check_files, sample_or_spare
+from .image_files import SUFFIXES, list_image_files, missing_files
 from .index import as_size
-from .pixels import crop, load_kernels, open_image
+from .messages import some
+from .pixels import ImageError, OpenImage, crop, load_kernels, open_image
 from .quarantine import Quarantine, default_limit
-from .scenes import missing_files, some
-
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+from .scene_cache import SceneCache
 
 
 def random_resized_window(
@@ -67,7 +67,7 @@ class ImageDataset(Dataset):
         flip_prob: probability of a horizontal flip.
         scale: range of the window's area over the image's area.
         ratio: range of the window's width / height.
-        quarantine_file, max_bad_files: as in :class:`ObjectCropDataset`.
+        quarantine_file, max_bad_files, cache_gib: as in :class:`ObjectCropDataset`.
 
     Attributes:
         scene_ids: (len,) int64, 0..len-1.
@@ -75,7 +75,7 @@ class ImageDataset(Dataset):
 
     Raises:
         FileNotFoundError: the folder, the list or images of the list are missing.
-        ValueError: there is no image.
+        ValueError: there is no image, or they take more memory than ``cache_gib``.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class ImageDataset(Dataset):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         quarantine_file: str | os.PathLike[str] | None = None,
         max_bad_files: int | None = None,
+        cache_gib: float = 0,
     ) -> None:
         if not os.path.isdir(root):
             raise FileNotFoundError(f'Image folder {root} does not exist.')
@@ -104,12 +105,7 @@ class ImageDataset(Dataset):
         self.flip_prob = float(flip_prob)
         self.scale, self.ratio = tuple(scale), tuple(ratio)
         if list_file is None:
-            names = []
-            for folder, folders, files in os.walk(root):
-                folders.sort()
-                inner = os.path.relpath(folder, root).replace(os.sep, '/')
-                prefix = '' if inner == '.' else inner + '/'
-                names += [prefix + file for file in sorted(files) if file.lower().endswith(SUFFIXES)]
+            names = list_image_files(root)
             if not names:
                 raise ValueError(f'Image folder {root} holds no image ({", ".join(SUFFIXES)}).')
         else:
@@ -128,6 +124,19 @@ class ImageDataset(Dataset):
         limit = default_limit(len(names)) if max_bad_files is None else max_bad_files
         self.quarantine = Quarantine(quarantine_file, limit)
         load_kernels()
+        self.cache: SceneCache | None = None
+        if cache_gib:
+            self.cache = SceneCache(self._open, self._sizes(), self.size, cache_gib)
+
+    def _open(self, index: int) -> OpenImage:
+        return open_image(self.path(index))
+
+    def _sizes(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        for index in range(len(self)):
+            try:
+                yield index, self._open(index).size
+            except ImageError:  # comes up where a sample asks for it
+                continue
 
     def __len__(self) -> int:
         return len(self.names)
@@ -147,7 +156,7 @@ class ImageDataset(Dataset):
 
     def _load(self, index: int, epoch: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, epoch, index))
-        opened = open_image(self.path(index))
+        opened = (self.cache.get(index) if self.cache is not None else None) or self._open(index)
         window = random_resized_window(opened.size, self.scale, self.ratio, rng)
         pixels = crop(opened, window, self.size, bool(rng.random() < self.flip_prob))
         sample = dict(scene=index, object=-1, window=torch.from_numpy(window))

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .company import few, gather, others_in, touches
+from .company import few, gather, others_in
 from .compiling import entry, jit, readonly, sources_hash, types
 from .runs import decode, mask_in
 from .shapes import (
@@ -18,7 +18,6 @@ from .shapes import (
     ANYTHING,
     BOX,
     CROWDED,
-    GAP,
     MASK,
     NO_WINDOW,
     TOO_THIN,
@@ -368,30 +367,6 @@ def _draw(scene_boxes, row, width, height, mask_offsets, mask_bytes, limits, see
     return window
 
 
-@jit
-def _needs_mask(boxes, crowd, object_offsets, sizes, limits):
-    """See ``windows.needs_mask``."""
-    needed = np.zeros(len(boxes), dtype=np.bool_)
-    none = (np.int64(0), np.zeros(1, dtype=np.int32), np.empty((0, 2), dtype=np.int32))
-    for scene in range(len(sizes)):
-        start, stop = object_offsets[scene], object_offsets[scene + 1]
-        width, height = np.int64(sizes[scene, 0]), np.int64(sizes[scene, 1])
-        here = boxes[start:stop].astype(np.float64)
-        for k in range(start, stop):
-            if crowd[k]:
-                continue
-            target, shape = make_target(ANYTHING, here[k - start], none, width, height, limits)
-            if shape.low > shape.high:
-                continue
-            needed[k] = True
-            reach = reach_of(target, shape, width, height, limits)
-            wide = (reach[0] - GAP, reach[1] - GAP, reach[2] + GAP, reach[3] + GAP)
-            for other in range(start, stop):
-                if not needed[other]:
-                    needed[other] = touches(here, other - start, wide)
-    return needed
-
-
 _LIMITS = types.UniTuple(types.float64, len(Limits._fields))  # no class of ours: a renamed one would break the cache
 _BOXES, _FLAGS, _OFFSETS = readonly(types.float32, 2), readonly(types.boolean), readonly(types.int64)
 _SIZES, _BYTES = readonly(types.int32, 2), readonly(types.uint8)
@@ -418,12 +393,7 @@ def _entries(version):
         _ = version
         return _draw(boxes, row, width, height, mask_offsets, mask_bytes, Limits(*limits), seed, max_tries)
 
-    @entry(types.boolean[::1](_BOXES, _FLAGS, _OFFSETS, _SIZES, _LIMITS))
-    def needs_mask(boxes, crowd, object_offsets, sizes, limits):
-        _ = version
-        return _needs_mask(boxes, crowd, object_offsets, sizes, Limits(*limits))
-
-    return decide, draw, needs_mask
+    return decide, draw
 
 
-decide, draw, needs_mask = _entries(sources_hash('company', 'runs', 'shapes'))
+decide, draw = _entries(sources_hash('company', 'runs', 'shapes'))

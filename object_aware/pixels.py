@@ -28,6 +28,8 @@ from .decoding import (
     decode_whole_jpeg,
     jpeg_scale,
     open_pillow,
+    part_of_jpeg,
+    part_of_pillow,
     to_rgb,
     with_support,
 )
@@ -40,6 +42,8 @@ __all__ = [
     'check_file',
     'crop',
     'crops_from',
+    'decode_all',
+    'decoded_bytes',
     'load_kernels',
     'open_image',
     'read_bytes',
@@ -80,6 +84,8 @@ class OpenImage(NamedTuple):
         size: (width, height) of the grid that windows refer to.
         orientation: EXIF orientation that has to be applied to get that grid, 1 for none.
         layout: where what is in a sequential JPEG; None for other files.
+        decoded: pixels of the whole stored grid, if they are at hand: by scale for a JPEG, under 0 for files that
+            Pillow decodes.
     """
 
     path: str
@@ -88,6 +94,7 @@ class OpenImage(NamedTuple):
     size: tuple[int, int]
     orientation: int
     layout: JpegLayout | None
+    decoded: dict[int, np.ndarray] | None = None
 
 
 def read_bytes(location: Location, whole: bool = True) -> bytes:
@@ -253,6 +260,36 @@ def crops_from(
     return crops
 
 
+def decode_all(opened: OpenImage, out_size: tuple[int, int]) -> OpenImage:
+    """The image with all its pixels decoded, at every scale that a crop can ask for; its coded bytes are let go.
+
+    :func:`crop` gives the same bytes from it.
+
+    Args:
+        opened: from :func:`open_image`.
+        out_size: (height, width) of the crops.
+
+    Raises:
+        ImageError: the file does not decode; it names the file.
+    """
+    whole = (0.0, 0.0, float(opened.stored[0]), float(opened.stored[1]))
+    stored_out = out_size[::-1] if opened.orientation in _TURNED else out_size
+    try:
+        if opened.layout is None:
+            check_kind(opened.data, opened.stored)
+        if opened.layout is None and (opened.data[:2] != b'\xff\xd8' or _is_cmyk(opened.data)):
+            decoded = {0: decode_pillow(opened.data, whole, opened.stored[::-1]).pixels}  # as many pixels: no reducing
+        else:
+            if opened.layout is not None:
+                check_jpeg(opened.data, opened.layout)
+            decoded = {
+                scale: decode_whole_jpeg(opened.data, scale).pixels for scale in _scales(opened.stored, stored_out)
+            }
+    except (DecodeError, MemoryError) as error:
+        raise _broken(opened.path, str(error) or 'not enough memory') from None
+    return opened._replace(data=b'', decoded=decoded)
+
+
 def load_kernels() -> None:
     """Compile, or load from disk, what crops need; once before loader workers start, so that they share it."""
     from . import jpeg_kernels, resizing  # noqa: F401
@@ -277,6 +314,8 @@ def verify(opened: OpenImage) -> None:
 def _regions(opened: OpenImage, boxes: Sequence[Box], out_size: tuple[int, int]) -> list[tuple[Region, list[int]]]:
     """Decoded regions, and which of the boxes (stored grid) each serves."""
     data, layout = opened.data, opened.layout
+    if opened.decoded is not None:
+        return [(_from_decoded(opened, box, out_size), [k]) for k, box in enumerate(boxes)]
     if layout is None:
         check_kind(data, opened.stored)
         if data[:2] != b'\xff\xd8' or _is_cmyk(data):
@@ -296,6 +335,27 @@ def _regions(opened: OpenImage, boxes: Sequence[Box], out_size: tuple[int, int])
         else:
             regions += [(decode_cut(data, layout, box, scale), [k]) for k, box in zip(members, wide)]
     return regions
+
+
+def decoded_bytes(size: tuple[int, int], out_size: tuple[int, int]) -> int:
+    """How many bytes :func:`decode_all` keeps at most, for an image of ``size`` (width, height)."""
+    return sum(3 * -(-size[0] // scale) * -(-size[1] // scale) for scale in _scales(size, out_size))
+
+
+def _scales(size: tuple[int, int], out_size: tuple[int, int]) -> list[int]:
+    """Scales at which windows of a JPEG of ``size`` (width, height) are decoded."""
+    most = jpeg_scale((0.0, 0.0, float(size[0]), float(size[1])), out_size)
+    return [scale for scale in (1, 2, 4, 8) if scale <= most]
+
+
+def _from_decoded(opened: OpenImage, box: Box, out_size: tuple[int, int]) -> Region:
+    if 0 in opened.decoded:
+        return part_of_pillow(opened.decoded[0], box, out_size)
+    scale = jpeg_scale(box, out_size)
+    pixels = opened.decoded[scale]
+    if opened.layout is None:
+        return Region(pixels, 0, 0, scale)
+    return part_of_jpeg(pixels, opened.layout, with_support(box, out_size, scale), scale)
 
 
 def _cost(box: Box, layout: JpegLayout) -> float:

@@ -5,8 +5,8 @@ of one machine (or of several with a common disk that appends whole lines) can s
 
     {"path": ..., "reason": ..., "epoch": ..., "index": ..., "instead": ..., "time": ...}
 
-``index`` is the sample that was asked for, ``instead`` the one that was given; both are -1 for files found before
-training.
+``index`` is the sample that was asked for, -1 for files found before training. ``instead`` is the one that was given
+for the sample of this file; -1 if none was: found before training, a bad stand-in, or no good stand-in.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Quarantine:
         Args:
             error: what is wrong with it.
             epoch, index: the sample that was asked for; -1 if none was.
-            instead: the sample that is given.
+            instead: the sample that is given in its place; -1 if none is, and for a stand-in that is bad, too.
 
         Raises:
             TooManyBadFiles: more different files than the limit.
@@ -94,12 +94,12 @@ class Quarantine:
         self._read()
         if not self._reasons:
             return ''
-        where = '' if self.file is None else f', listed in {self.file}'
-        return f'{self._replaced} samples were replaced because of {len(self._reasons)} bad image files{where}.'
+        where = '' if self.file is None else f' (listed in {self.file})'
+        return f'Bad image files: {len(self._reasons)}{where}; samples replaced because of them: {self._replaced}.'
 
     def _note(self, entry: dict) -> None:
         self._reasons.setdefault(str(entry['path']), str(entry['reason']))
-        self._replaced += entry['index'] >= 0
+        self._replaced += entry['instead'] >= 0
 
     def _read(self) -> None:
         """What was appended since the last look."""

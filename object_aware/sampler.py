@@ -47,10 +47,11 @@ class GroupSampler(Sampler):
     ``differ='size'``: the objects are sorted by the area of their windows into ``size_bins`` bins of equal number; the
     members of a group come from different bins.
 
-    **Resume.** A sampler does not know what training consumed, because loader workers run ahead of it; the training
-    loop does. So the position is told: ``set_position(epoch, samples_done)``, and the next iteration goes on there
-    without anything being decoded. ``state_dict(epoch, samples_done)`` also holds what the order depends on, and
-    ``load_state_dict`` refuses a state of other data or settings.
+    **Resume.** Our training loops need nothing of the sampler for it: they leave out the keys of what was done,
+    whatever the sampler is (:mod:`mixedae.engine.batches`). Any other loop tells the sampler where it was, because only
+    the loop knows: loader workers run ahead of it. After ``set_position(epoch, samples_done)`` the next iteration goes
+    on there. ``state_dict(epoch, samples_done)`` also holds what the order depends on, and ``load_state_dict`` refuses
+    a state of other data or settings.
 
     Args:
         dataset: has a length, and ``scene_ids`` (len,) if several of its items may come from one scene. For 'class' it
@@ -320,10 +321,11 @@ def _colours(dataset: Sized, kind: str, bins: int) -> np.ndarray:
 class InfiniteGroupSampler(GroupSampler):
     """A :class:`GroupSampler` for loops that count iterations: epoch follows epoch in one endless iteration.
 
-    So the loader's workers are not started anew for each epoch, a batch may reach over the edge of two epochs (groups
-    never do), and a position is a number of samples: ``skip(iterations * batch_size)``, which MMEngine's
-    IterBasedTrainLoop calls on resume where it knows how to. ``len`` is one epoch, as that of MMEngine's
-    InfiniteSampler. With an EpochBasedTrainLoop an epoch would never end.
+    So the loader's workers are not started anew for each epoch, and a batch may reach over the edge of two epochs
+    (groups never do): no group is dropped at the edge, and a data set may be smaller than a batch. ``len`` is one
+    epoch, as that of MMEngine's InfiniteSampler. With an EpochBasedTrainLoop an epoch would never end. For loops that
+    are not ours a position is a number of samples, ``skip(iterations * batch_size)``: newer MMEngines' own
+    IterBasedTrainLoop calls it on resume.
     """
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:

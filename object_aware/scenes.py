@@ -14,16 +14,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .byte_strings import ByteStrings
 from .coco_objects import ALTERED, LEFT_OUT
-from .coco_reading import read_coco
+from .coco_reading import CocoFile, read_coco
+from .image_files import check_images
 from .messages import some
 from .part_files import PartFiles
 
-__all__ = ['LEFT_OUT', 'Scenes', 'join_scenes', 'missing_files', 'read_scenes', 'some']
+if TYPE_CHECKING:
+    from .boxes.source import Part
+
+__all__ = ['LEFT_OUT', 'Scenes', 'Selection', 'join_scenes', 'read_scenes', 'sources_of']
 
 ProgressOf = Callable[[str], Callable[[int, int], None]]
 PathLike = str | os.PathLike[str]
@@ -168,20 +173,12 @@ def _read_other(annotation: Path, folder: Path, selection: Selection, check_file
     part = read_source(annotation, folder, check_files=check_files, **selection.as_dict())
     if part is None:
         return None
-    return Scenes(
-        folders=(str(folder),),
-        folder_of=np.zeros(len(part.names), dtype=np.int32),
-        names=part.names,
-        sizes=part.sizes,
-        boxes=part.boxes,
-        scene_of=part.scene_of,
-        classes=part.classes,
-        crowd=part.crowd,
-        class_names=tuple(part.class_names),
+    return _as_scenes(
+        part,
+        folder,
+        masks,
         left_out=part.counts,
         annotation_files=sources_of([(annotation, folder)], selection),
-        mask_offsets=part.masks.offsets if masks else None,
-        mask_bytes=part.masks.data if masks else None,
         notes=part.notes,
     )
 
@@ -202,38 +199,38 @@ def _read_coco(
     parts: PartFiles | None,
     progress: ProgressOf | None,
 ) -> Scenes:
-    def check_images(names: ByteStrings) -> None:
-        missing = missing_files(folder, [name.decode() for name in names])
-        if missing:
-            raise FileNotFoundError(
-                f'{len(missing)} of {len(names)} images of {annotation} are not in {folder} ({some(missing)}): '
-                'is this the right image folder?'
-            )
+    def check_listed(names: ByteStrings) -> None:
+        check_images(folder, [name.decode() for name in names], annotation)
 
     file = read_coco(
         annotation,
         masks=masks,
         workers=workers,
         start_method=start_method,
-        check_images=check_images if check_files else None,
+        check_images=check_listed if check_files else None,
         parts=parts,
         progress=progress,
     )
+    return _as_scenes(
+        file, folder, masks, left_out=file.left_out, annotation_files=(str(annotation),), digests=(file.digest,)
+    )
+
+
+def _as_scenes(columns: CocoFile | Part, folder: Path, masks: bool, **more: Any) -> Scenes:
+    """What was read of one source and one image folder."""
     return Scenes(
         folders=(str(folder),),
-        folder_of=np.zeros(len(file.names), dtype=np.int32),
-        names=file.names,
-        sizes=file.sizes,
-        boxes=file.boxes,
-        scene_of=file.scene_of,
-        classes=file.classes,
-        crowd=file.crowd,
-        class_names=tuple(file.class_names),
-        left_out=file.left_out,
-        annotation_files=(str(annotation),),
-        mask_offsets=file.masks.offsets,
-        mask_bytes=file.masks.data,
-        digests=(file.digest,),
+        folder_of=np.zeros(len(columns.names), dtype=np.int32),
+        names=columns.names,
+        sizes=columns.sizes,
+        boxes=columns.boxes,
+        scene_of=columns.scene_of,
+        classes=columns.classes,
+        crowd=columns.crowd,
+        class_names=tuple(columns.class_names),
+        mask_offsets=columns.masks.offsets if masks else None,
+        mask_bytes=columns.masks.data if masks else None,
+        **more,
     )
 
 
@@ -284,20 +281,6 @@ def join_scenes(parts: Sequence[Scenes]) -> Scenes:
 
 def _counts_up(numbers: np.ndarray) -> bool:
     return bool((numbers == np.arange(len(numbers))).all())
-
-
-def missing_files(folder: PathLike, names: Sequence[str]) -> list[str]:
-    """Those of ``names`` (relative to ``folder``) that are not there. Lists each folder once, opens no file."""
-    present: dict[str, set[str]] = {}
-    missing = []
-    for name in names:
-        parent, _, base = name.rpartition('/')
-        if parent not in present:
-            directory = os.path.join(folder, parent)
-            present[parent] = set(os.listdir(directory)) if os.path.isdir(directory) else set()
-        if base not in present[parent]:
-            missing.append(name)
-    return missing
 
 
 def _refuse_images_given_twice(scenes: Scenes) -> None:

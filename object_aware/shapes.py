@@ -19,11 +19,11 @@ from .runs import shortest
 
 ACCEPTED, CROWDED, TOO_SMALL, TOO_LONG, AT_THE_BORDER, NO_WINDOW, TOO_THIN = range(7)  # windows.REASONS
 BOX, MASK, ANYTHING = 0, 1, 2  # what an object is known by
-GAP = 1.0  # a mask may reach this far out of its box (pixels, by rounding) when boxes decide whether it can matter
+GAP = 1.0  # a mask may reach this far out of its box (pixels, by rounding) where the box stands for it
 
 
 class Limits(NamedTuple):
-    """The rules for one crop size as the kernels use them (all float64; see ``windows.limits_of``)."""
+    """The rules for one crop size as the kernels use them (all float64; see ``windows._limits``)."""
 
     inside: float  # narrowed by SLACK, as are offset, fill, others and the aspects: windows are drawn from these
     offset: float

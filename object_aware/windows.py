@@ -26,7 +26,6 @@ __all__ = [
     'draw_window',
     'intersections',
     'measure_window',
-    'needs_mask',
     'prepare',
     'union_area',
     'violations',
@@ -95,31 +94,6 @@ def _mask_columns(offsets: np.ndarray | None, data: np.ndarray | None, count: in
     if len(offsets) != count + 1 or offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets) < 0).any():
         raise ValueError(f'The mask offsets of {count} objects do not fit them and {len(data)} bytes of masks.')
     return offsets, data
-
-
-def needs_mask(
-    boxes: np.ndarray,
-    crowd: np.ndarray,
-    object_offsets: np.ndarray,
-    sizes: np.ndarray,
-    out_size: tuple[int, int],
-    rules: WindowRules,
-) -> np.ndarray:
-    """(N,) bool: which objects' masks can matter to a window of any object, so that the rest need not be rasterised.
-
-    These are the objects for which a mask within their box could have a window, and all objects near such windows
-    (crowds too). None at all if the rules measure by box. Arguments as in :func:`decide`. A mask is taken to lie
-    within its box, up to a pixel; give boxes that hold both if annotations may be worse than that.
-    """
-    if rules.measure != 'mask':
-        return np.zeros(len(boxes), dtype=bool)
-    return prepare().needs_mask(
-        _array(boxes, np.float32),
-        _array(crowd, np.bool_),
-        _array(object_offsets, np.int64),
-        _array(sizes, np.int32),
-        _limits(tuple(out_size), rules),
-    )
 
 
 def decide(

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from mixedae.analysis.inputs import normalise
-from mixedae.functional import topk_keep_mask
-from mixedae.functional.attention import attention_scores
+from mixedae.analysis.patch_attention import block_attention
 from mixedae.layers import Block
 from mixedae.models.encoder import Encoder
 from mixedae.models.pretrainer import Pretrainer
@@ -42,9 +41,10 @@ def cls_attention(
 
     def probe(number: int, block: Block, x: Tensor) -> None:
         if number == last:
-            maps.append(_cls_row(block, x).cpu())
+            row = block_attention(block, x)[:, :, 0]  # (B, H, N)
+            maps.append(row[..., block.attn.num_prefix_tokens :].mean(1).cpu())
 
-    with _all_global(encoder) if global_attention else _as_trained():
+    with all_global(encoder, global_attention):
         for start in range(0, len(pixels), batch_size):
             images = normalise(model, pixels[start : start + batch_size])
             tokens = encoder.embed(model.cut(images)) + encoder.pos_embed[:, 1:]
@@ -54,32 +54,17 @@ def cls_attention(
     return torch.cat(maps).unflatten(1, encoder.grid)
 
 
-def _cls_row(block: Block, x: Tensor) -> Tensor:
-    """``(B, L)`` attention of the first token to the patches, mean over heads."""
-    q, k, _ = block.attn.project_qkv(block.norm1(x))
-    scores = attention_scores(q, k, q.shape[-1] ** -0.5)
-    topk = block.attn.num_kept(x.shape[1])
-    if topk is not None:
-        keep = topk_keep_mask(q, k, topk, num_prefix_tokens=block.attn.num_prefix_tokens, cls=block.attn.cls)
-        scores = scores.masked_fill(~keep, float('-inf'))
-    return scores[:, :, 0].softmax(-1)[..., block.attn.num_prefix_tokens :].mean(1)
-
-
 @contextmanager
-def _all_global(encoder: Encoder) -> Iterator[None]:
+def all_global(encoder: Encoder, on: bool = True) -> Iterator[None]:
+    """Every block attends globally inside, as after transfer; ``on=False`` leaves TopK attention as it is."""
     ratios = [block.attn.topk_ratio for block in encoder.blocks]
     try:
         for block in encoder.blocks:
-            block.attn.topk_ratio = None
+            block.attn.topk_ratio = None if on else block.attn.topk_ratio
         yield
     finally:
         for block, ratio in zip(encoder.blocks, ratios):
             block.attn.topk_ratio = ratio
-
-
-@contextmanager
-def _as_trained() -> Iterator[None]:
-    yield
 
 
 def concentration(maps: Tensor) -> Tensor:

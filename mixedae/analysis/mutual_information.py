@@ -19,6 +19,7 @@ from mixedae.functional import draw_mixing_mask
 from object_aware.pixels import crop, open_image
 
 PAIR_KINDS = ('different scenes', 'one scene, apart', 'one scene, overlapping')
+"""How the two crops of a pair are related."""
 
 LIMITS = (
     'A Gaussian sees linear dependence of PCA values only. What a network can use (objects, textures, classes) is not '

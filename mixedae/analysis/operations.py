@@ -47,6 +47,11 @@ class Operations:
         return self.embed + self.encoder + self.contrastive + self.decoder_embed + self.decoder + self.predict
 
     @property
+    def training(self) -> float:
+        """Forward and backward: two products for each of forward's, but pixels need no gradient."""
+        return 3 * self.total - self.embed
+
+    @property
     def state_bytes(self) -> int:
         """Weights, gradients and AdamW's two moments in float32."""
         return 16 * self.parameters
@@ -64,10 +69,10 @@ def count_operations(model: MixedAE | MAE) -> Operations:
     length, dim = encoder.num_patches, encoder.embed_dim
     if isinstance(model, MAE):
         seen, mixes, contrastive = model.num_visible, 1.0, 0.0
-        sequences = 1.0  # decoder sequences for one source image
+        sequences, wanted = 1.0, length - seen  # decoder sequences for one source image, patches that each predicts
     else:
         seen, mixes = length, model.mixes_per_group / model.group_size  # mixed sequences for one source image
-        sequences = mixes * model.group_size
+        sequences, wanted = mixes * model.group_size, length - length // model.group_size
         width = model.projector.out_features if model.projector is not None else 0
         contrastive = mixes * (length * dim * width + length * length * width)
     patch = encoder.patch_size**2 * encoder.in_channels
@@ -78,10 +83,12 @@ def count_operations(model: MixedAE | MAE) -> Operations:
     if decoder is not None:
         inner = decoder.embed.out_features
         decoded = length + int(decoder.use_cls)
+        *others, last = decoder.blocks
+        one_sequence = sum(count_block(block, decoded) for block in others) + count_block(last, decoded, wanted)
         decode = dict(
             decoder_embed=mixes * tokens * dim * inner,
-            decoder=sequences * sum(count_block(block, decoded) for block in decoder.blocks),
-            predict=sequences * length * inner * patch,
+            decoder=sequences * one_sequence,
+            predict=sequences * wanted * inner * patch,
         )
     return Operations(
         embed=mixes * seen * patch * dim,
@@ -93,8 +100,9 @@ def count_operations(model: MixedAE | MAE) -> Operations:
     )
 
 
-def count_block(block: nn.Module, tokens: int) -> float:
-    """Multiply-adds of a transformer block on a sequence of ``tokens``."""
+def count_block(block: nn.Module, tokens: int, wanted: int | None = None) -> float:
+    """Multiply-adds of a transformer block on ``tokens``, of which the output of ``wanted`` is computed (None: all)."""
     dim, hidden = block.mlp.fc1.in_features, block.mlp.fc1.out_features
-    linear = tokens * (dim * 3 * dim + dim * dim + 2 * dim * hidden)
-    return linear + 2 * tokens * tokens * dim
+    wanted = tokens if wanted is None else wanted
+    keys_and_values = tokens * 2 * dim * dim
+    return keys_and_values + wanted * (2 * dim * dim + 2 * dim * hidden) + 2 * wanted * tokens * dim

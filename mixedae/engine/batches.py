@@ -15,6 +15,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -192,6 +193,7 @@ class BatchStream:
     Attributes:
         epoch: epoch of the data.
         number: batches of this epoch that have been handed out.
+        waited: seconds that :meth:`next` has taken, all together.
     """
 
     def __init__(self, loader: DataLoader, seed: int | None) -> None:
@@ -199,6 +201,7 @@ class BatchStream:
         self.placed = place_batches(loader, seed or 0)
         self.epoch = 0
         self.number = 0
+        self.waited = 0.0
         self._iterator: Iterator | None = None
         self._order_state: dict | None = None  # the generators before the order of this epoch was drawn
 
@@ -211,10 +214,12 @@ class BatchStream:
 
     def next(self) -> Any:
         """The next batch of the epoch; StopIteration after the last."""
+        asked = time.perf_counter()
         if self._iterator is None:
             self._order_state = get_random_state()
             self._begin(0)
         batch = next(self._iterator)
+        self.waited += time.perf_counter() - asked
         self.number += 1
         return batch
 

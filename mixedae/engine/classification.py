@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.evaluator import BaseMetric
 from PIL import Image
-from timm.data import create_transform
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from torch.utils.data import Dataset
 
 from mixedae.registry import DATASETS, METRICS
@@ -52,7 +53,8 @@ class LabelledImages(Dataset):
             raise ValueError(
                 f'{self.root} has no class folder with images: it must look like {self.root}/<class>/*.jpg.'
             )
-        options = dict(interpolation='bicubic', mean=(0.0,) * 3, std=(1.0,) * 3)
+        # random erasing fills with noise of deviation 1, which fits normalised pixels alone
+        options = dict(interpolation='bicubic', mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
         if train:
             options |= dict(is_training=True, color_jitter=None, **(augment or {}))
         else:
@@ -65,8 +67,9 @@ class LabelledImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         file, label = self.samples[index]
         with Image.open(file) as image:
-            pixels = self.transform(image.convert('RGB'))  # (3, size, size) in 0..1, erased parts beyond
-        return dict(inputs=pixels * 255, data_samples=dict(label=label))
+            pixels = self.transform(image.convert('RGB'))  # (3, size, size), normalised
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+        return dict(inputs=(pixels * std + mean) * 255, data_samples=dict(label=label))  # 0..255, erased parts beyond
 
 
 @METRICS.register_module()

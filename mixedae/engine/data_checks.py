@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from object_aware.image_files import missing_files
+from object_aware.messages import some
 
 ALL_HEADERS_UP_TO = 5000
 SAMPLED_HEADERS = 1000
@@ -78,7 +80,7 @@ def check_coco(
     """
     content = read_coco(ann_file)
     folder = check_folder(folder, 'image')
-    names = [image.get('file_name') for image in content['images']]
+    names = [str(image.get('file_name')) for image in content['images']]
     absent = missing_files(folder, names)
     if absent:
         raise FileNotFoundError(
@@ -104,14 +106,14 @@ def check_classes(ann_file: str | Path, categories: Sequence[str], classes: Sequ
     if absent:
         raise ValueError(
             f"metainfo.classes names '{absent[0]}'{_and_more(absent)}, which {ann_file} does not have (its categories: "
-            f'{_some(categories)}); mmdet would train on empty or shifted labels without a word: set '
+            f'{some(categories, 6)}); mmdet would train on empty or shifted labels without a word: set '
             'train_dataloader.dataset.metainfo.classes (val and test too) to the categories of the file.'
         )
     in_file_order = [name for name in categories if name in set(classes)]
     if list(classes) != in_file_order:
         raise ValueError(
             f'metainfo.classes are not in the order of the categories of {ann_file}, and mmdet gives labels in that '
-            f'order: write them as {_some(in_file_order)}.'
+            f'order: write them as {some(in_file_order, 6)}.'
         )
 
 
@@ -173,24 +175,6 @@ def _check_labels(path: Path, num_classes: int, reduce_zero_label: bool, ignore_
             f'The label map {path} holds the value {wrong[0]}, but the config has {num_classes} classes, so labels are '
             f'{first}..{first + num_classes - 1}{zero}: set metainfo.classes and num_classes, or mend the label maps.'
         )
-
-
-def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
-    """Names without a file under ``folder``; each subfolder is listed once instead of asking for every file."""
-    listed: dict[str, set[str]] = {}
-    absent = []
-    for name in names:
-        parent, base = os.path.split(str(name))
-        if parent not in listed:
-            place = folder / parent
-            listed[parent] = set(os.listdir(place)) if place.is_dir() else set()
-        if base not in listed[parent]:
-            absent.append(str(name))
-    return absent
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ', '.join(map(str, names[:most])) + (', ...' if len(names) > most else '')
 
 
 def _and_more(names: Sequence[str]) -> str:

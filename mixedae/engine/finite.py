@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,7 +39,7 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack([value.to(tensors[0].device, torch.float32) for value in largest]).isfinite().all()
 
 
-class Guard:
+class Guard(ABC):
     """Mixed into MMEngine's optimiser wrappers: a step that is not finite changes nothing.
 
     Neither weights nor optimiser state are changed by such a step, bit for bit; the buffers of the model (running
@@ -84,8 +85,13 @@ class Guard:
     def _after_step(self) -> None:
         self.in_a_row = 0
 
+    @abstractmethod
     def _is_bad(self, bad_loss: Tensor | None) -> bool:
-        raise NotImplementedError
+        """Is this step to be left out?
+
+        Args:
+            bad_loss: one bool, on the device: is any of the step's losses not finite; None without a loss.
+        """
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]

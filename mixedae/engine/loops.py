@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
@@ -18,7 +19,7 @@ from mixedae.registry import LOOPS
 STATE_VERSION = 1
 
 
-class ExactLoop:
+class ExactLoop(ABC):
     """What both loops share; mixed into MMEngine's.
 
     :meth:`state_dict` is saved in every checkpoint as ``run_state``: place in the data, random state of every process,
@@ -108,8 +109,17 @@ class ExactLoop:
 
     # validation
 
+    @abstractmethod
+    def _done(self) -> tuple[int, int]:
+        """How much is done, and how much there is in all: in epochs or iterations, as validation counts."""
+
     def _validation_is_due(self) -> bool:
-        raise NotImplementedError
+        done, in_all = self._done()
+        return (
+            self.runner.val_loop is not None
+            and done >= max(self.val_begin, 1)
+            and (done % self.val_interval == 0 or done == in_all)
+        )
 
     def _between_epochs(self) -> bool:
         return True
@@ -177,12 +187,8 @@ class ExactEpochLoop(ExactLoop, EpochBasedTrainLoop):
     def _between_epochs(self) -> bool:
         return self.stream.number == 0
 
-    def _validation_is_due(self) -> bool:
-        return (
-            self.runner.val_loop is not None
-            and self._epoch >= max(self.val_begin, 1)
-            and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)
-        )
+    def _done(self) -> tuple[int, int]:
+        return self._epoch, self._max_epochs
 
 
 @LOOPS.register_module()
@@ -215,9 +221,5 @@ class ExactIterLoop(ExactLoop, IterBasedTrainLoop):
         except StopIteration:
             raise ValueError('train_dataloader gives no batch: its data set is smaller than one batch.') from None
 
-    def _validation_is_due(self) -> bool:
-        return (
-            self.runner.val_loop is not None
-            and self._iter >= max(self.val_begin, 1)
-            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-        )
+    def _done(self) -> tuple[int, int]:
+        return self._iter, self._max_iters

@@ -23,8 +23,8 @@ def place_quarantine(cfg: Config) -> None:
     while isinstance(dataset, dict) and 'dataset' in dataset:  # wrappers
         dataset = dataset['dataset']
     kind = dataset.get('type') if isinstance(dataset, dict) else None
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    if name.rpartition('.')[2] in _DATASETS and dataset.get('quarantine_file') is None:
+    scope, _, name = (kind if isinstance(kind, str) else getattr(kind, '__name__', '')).rpartition('.')
+    if scope in ('', 'mixedae') and name in _DATASETS and dataset.get('quarantine_file') is None:
         dataset['quarantine_file'] = os.path.join(cfg.work_dir, 'quarantine.jsonl')
 
 
@@ -35,7 +35,10 @@ class QuarantineHook(Hook):
     priority = 'VERY_LOW'
 
     def after_train(self, runner: Runner) -> None:
-        quarantine = getattr(runner.train_dataloader.dataset, 'quarantine', None)
+        dataset = runner.train_dataloader.dataset
+        while not hasattr(dataset, 'quarantine') and hasattr(dataset, 'dataset'):  # wrappers
+            dataset = dataset.dataset
+        quarantine = getattr(dataset, 'quarantine', None)
         summary = quarantine.summary() if quarantine is not None else ''
         if summary:
             runner.logger.warning(summary)

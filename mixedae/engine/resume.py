@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +71,20 @@ def newest_valid(work_dir: str | Path) -> Found | None:
             'Start without --resume, or bring back a copy.'
         )
     return None
+
+
+def choose_checkpoint(work_dir: str, logger: logging.Logger) -> str | CheckpointError | None:
+    """Path of the newest valid checkpoint; what is passed over goes to the log. An error is returned, not raised."""
+    try:
+        found = newest_valid(work_dir)
+    except CheckpointError as error:
+        return error
+    if found is None:
+        return None
+    for path, reason in found.skipped:
+        logger.warning(f'Passed over {path.name}: {reason}')
+    logger.info(f'The run goes on from {found.path}.')
+    return str(found.path)
 
 
 def training_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:

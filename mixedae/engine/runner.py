@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import datetime
-import logging
 import os
-import subprocess
 import time
 from typing import Any
 
@@ -17,7 +14,6 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.fileio import FileClient, get_file_backend
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -29,17 +25,10 @@ from mixedae.checkpoints import CheckpointError, read_file, state_dict_of
 from mixedae.engine.environment import write_environment
 from mixedae.engine.files import explain_write_error, write_checkpoint
 from mixedae.engine.quarantine_hook import place_quarantine
-from mixedae.engine.resume import newest_valid, training_state
+from mixedae.engine.replacing import ours
+from mixedae.engine.resume import choose_checkpoint, training_state
+from mixedae.engine.without_gpu import adapt_to_device, init_gloo
 from mixedae.registry import RUNNERS
-
-OURS = {
-    'CheckpointHook': 'mixedae.SafeCheckpointHook',
-    'EpochBasedTrainLoop': 'mixedae.ExactEpochLoop',
-    'IterBasedTrainLoop': 'mixedae.ExactIterLoop',
-    'OptimWrapper': 'mixedae.GuardedOptimWrapper',
-    'AmpOptimWrapper': 'mixedae.GuardedAmpOptimWrapper',
-}
-"""MMEngine's parts that the runner replaces by ours, which take the same options."""
 
 
 @RUNNERS.register_module()
@@ -51,7 +40,8 @@ class SafeRunner(Runner):
       text that it finds in the file; that text is dropped here.
     - Checkpoints are written whole or not at all, and hold what an exact resume needs (:mod:`mixedae.engine.loops`).
       ``resume`` without a file takes the newest valid checkpoint of the work directory.
-    - MMEngine's checkpoint hook, training loops and optimiser wrappers are replaced by ours (``OURS``).
+    - MMEngine's checkpoint hook, training loops and optimiser wrappers are replaced by ours
+      (:mod:`mixedae.engine.replacing`).
     - SIGTERM and SIGUSR1 save and end the run (:class:`mixedae.engine.StopHook`); steps with numbers that are not
       finite are left out (:class:`mixedae.engine.FiniteHook`). Both are set in ``cfg.reliability``.
     - A checkpoint that shares no weight with the model is an error, not a warning.
@@ -90,14 +80,18 @@ class SafeRunner(Runner):
             ) from None
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if self.distributed and model_wrapper_cfg is None and get_device() == 'cpu':
-            model_wrapper_cfg = dict(
-                type='mmengine.MMDistributedDataParallel',
-                device_ids=None,
-                broadcast_buffers=False,
-                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
-            )
-        return super().wrap_model(model_wrapper_cfg, model)
+        """MMEngine's; also without a GPU. PyTorch cannot accumulate gradients with ``static_graph``: it is left out."""
+        if not self.distributed:
+            return super().wrap_model(model_wrapper_cfg, model)
+        wrapper = dict(model_wrapper_cfg or {})
+        if wrapper.get('static_graph') and (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1) > 1:
+            wrapper['static_graph'] = False
+        if get_device() == 'cpu':
+            wrapper.setdefault('type', 'mmengine.MMDistributedDataParallel')
+            wrapper.setdefault('broadcast_buffers', False)
+            wrapper.setdefault('find_unused_parameters', self.cfg.get('find_unused_parameters', False))
+            wrapper.setdefault('device_ids', None)  # MMEngine would name a GPU
+        return super().wrap_model(wrapper or None, model)
 
     # parts
 
@@ -298,48 +292,6 @@ class SafeRunner(Runner):
         save_checkpoint(checkpoint, path, file_client_args=file_client_args, backend_args=backend_args)
 
 
-def init_gloo(launcher: str, timeout: float | None) -> None:
-    """Starts the process group on machines without a GPU, where MMEngine would ask for one."""
-    if launcher == 'slurm':
-        names = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
-        os.environ.update({name: os.environ[slurm] for name, slurm in names.items()})
-        os.environ.setdefault('MASTER_PORT', '29500')
-        if 'MASTER_ADDR' not in os.environ:
-            command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
-            os.environ['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
-    options = {} if timeout is None else dict(timeout=datetime.timedelta(seconds=timeout))
-    torch.distributed.init_process_group('gloo', **options)
-
-
-def choose_checkpoint(work_dir: str, logger: logging.Logger) -> str | CheckpointError | None:
-    """Path of the newest valid checkpoint; what is passed over goes to the log. An error is returned, not raised."""
-    try:
-        found = newest_valid(work_dir)
-    except CheckpointError as error:
-        return error
-    if found is None:
-        return None
-    for path, reason in found.skipped:
-        logger.warning(f'Passed over {path.name}: {reason}')
-    logger.info(f'The run goes on from {found.path}.')
-    return str(found.path)
-
-
-def ours(part: Any) -> Any:
-    """The config of one of MMEngine's parts, with the type of ours that replaces it; anything else as it is."""
-    if not isinstance(part, dict) or 'type' not in part:
-        return part
-    kind = part['type'] if isinstance(part['type'], str) else part['type'].__name__
-    scope, _, name = kind.rpartition('.')
-    if name not in OURS or scope not in ('', 'mmengine', 'mmdet', 'mmseg'):
-        return part
-    if not isinstance(part['type'], str) and not part['type'].__module__.startswith('mmengine.'):
-        return part
-    part = copy.copy(part)
-    part['type'] = OURS[name]
-    return part
-
-
 def to_cpu(values: Any) -> Any:
     """The same containers with all tensors on the CPU."""
     metadata = getattr(values, '_metadata', None)
@@ -347,18 +299,3 @@ def to_cpu(values: Any) -> Any:
     if metadata is not None:
         values._metadata = metadata
     return values
-
-
-def adapt_to_device(cfg: Config) -> None:
-    """Turns ``AmpOptimWrapper`` into ``OptimWrapper`` in place where there is no accelerator."""
-    wrapper = cfg.get('optim_wrapper')
-    kind = str((wrapper or {}).get('type'))
-    if kind.rpartition('.')[2] != 'AmpOptimWrapper' or get_device() != 'cpu':
-        return
-    wrapper['type'] = kind.replace('AmpOptimWrapper', 'OptimWrapper')  # with its scope, if it has one
-    for key in ('loss_scale', 'dtype', 'use_fsdp'):
-        wrapper.pop(key, None)
-    threads = torch.get_num_threads()
-    print_log(
-        f'No GPU here: training in float32 on {threads} CPU threads, without mixed precision.', level=logging.WARNING
-    )

@@ -8,6 +8,7 @@ from .draw import colour_labels, draw_objects, draw_windows, fit, mask_colours, 
 from .figure import encode_figure, encode_image, new_figure, to_svg
 from .grids import grid
 from .html import Page, assert_self_contained
+from .sheets import outline, sheet
 
 __all__ = [
     'Page',
@@ -23,8 +24,10 @@ __all__ = [
     'mask_colours',
     'mask_tint',
     'new_figure',
+    'outline',
     'palette',
     'read_scalars',
+    'sheet',
     'smooth',
     'to_image',
     'to_svg',

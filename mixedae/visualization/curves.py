@@ -15,16 +15,23 @@ from .figure import FAINT, INK, SERIES, new_figure
 Curve = tuple[np.ndarray, np.ndarray]  # steps (n,), values (n,)
 
 
-def read_scalars(run_dir: str | Path) -> dict[str, Curve]:
+def read_scalars(run_dir: str | Path, starts: Sequence[str] | None = None) -> dict[str, Curve]:
     """Every scalar of a run: `name -> (steps, values)`, steps ascending.
 
     Reads all `<run_dir>/*/vis_data/scalars.json` (one JSON object a line, as MMEngine's LocalVisBackend writes them);
-    of a resumed run the later file wins where both hold a step. A last line cut off by a kill is passed over.
+    of a resumed run the later file wins where both hold a step. A last line cut off by a kill is passed over, and so
+    are the times of validations, which bear the names of those of training.
+
+    Args:
+        run_dir: work directory of the run.
+        starts: names of the folders to read; all if None.
 
     Raises:
         FileNotFoundError: no such file, with the folder named.
     """
     files = sorted(Path(run_dir).glob('*/vis_data/scalars.json'))
+    if starts is not None:
+        files = [file for file in files if file.parent.parent.name in starts]
     if not files:
         raise FileNotFoundError(
             f'no vis_data/scalars.json under {run_dir}: is it the work directory of a run with a LocalVisBackend?'
@@ -44,7 +51,10 @@ def read_scalars(run_dir: str | Path) -> dict[str, Curve]:
             step = row.get('step', row.get('iter'))
             if step is None:
                 continue
+            training = 'lr' in row or 'loss' in row
             for name, value in row.items():
+                if name in ('time', 'data_time') and not training:
+                    continue
                 if name not in ('step', 'iter', 'epoch') and isinstance(value, int | float):
                     values.setdefault(name, {})[int(step)] = float(value)
     return {

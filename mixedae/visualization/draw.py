@@ -56,7 +56,7 @@ def mask_colours(
     mask = np.asarray(mask)
     if mask.shape != (grid[0] * grid[1],):
         raise ValueError(f'a mask of shape {mask.shape} does not fill a grid of {grid[0]} x {grid[1]} patches')
-    table = np.array(colours or _source_colours(int(mask.max()) + 1), dtype=np.uint8)
+    table = np.array(colours or source_colours(int(mask.max()) + 1), dtype=np.uint8)
     cells = table[mask.reshape(grid)]
     return cells.repeat(patch_size, axis=0).repeat(patch_size, axis=1)
 
@@ -151,7 +151,8 @@ def _blend(image: np.ndarray, veil: np.ndarray, alpha: float) -> np.ndarray:
     return np.rint((1 - alpha) * image.astype(np.float64) + alpha * veil).astype(np.uint8)
 
 
-def _source_colours(count: int) -> list[Colour]:
+def source_colours(count: int) -> list[Colour]:
+    """One colour for each of `count` images of a group."""
     return list(SOURCE_COLOURS[:count]) if count <= len(SOURCE_COLOURS) else palette(count)
 
 

@@ -6,27 +6,28 @@ import itertools
 
 import numpy as np
 
+from ..rules import intersections
+
 
 def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(K, M) intersection over union of (K, 4) and (M, 4) boxes, xyxy; 0 where both are empty."""
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    both = np.prod(np.maximum(high - low, 0.0), axis=2)
-    areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1) for boxes in (first, second)]
+    both, areas = _areas(first, second)
     union = areas[0][:, None] + areas[1][None] - both
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
 def share_of_smaller(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(K, M) intersection over the area of the smaller box: 1 where one box lies inside of the other."""
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    both = np.prod(np.maximum(high - low, 0.0), axis=2)
-    areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1) for boxes in (first, second)]
+    both, areas = _areas(first, second)
     smaller = np.minimum(areas[0][:, None], areas[1][None])
     return np.divide(both, smaller, out=np.zeros_like(both), where=smaller > 0)
+
+
+def _areas(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(K, M) areas of the intersections, and the (K,) and (M,) areas of the boxes."""
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1) for boxes in (first, second)]
+    return intersections(first, second), areas
 
 
 OVERLAPS = {'union': box_iou, 'smaller': share_of_smaller}

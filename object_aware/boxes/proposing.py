@@ -7,6 +7,7 @@ and so is the output.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -60,8 +61,10 @@ class _Work:
     make: Callable[[], Proposer]
     folder: str
 
-
-_made: dict[int, Proposer] = {}  # the proposer of this process, made at its first batch
+    @functools.cached_property
+    def proposer(self) -> Proposer:
+        """That of this process, made at its first batch."""
+        return self.make()
 
 
 def propose(
@@ -118,7 +121,6 @@ def propose(
             if progress is not None:
                 progress(count, len(names))
         os.fsync(file.fileno())
-    _made.pop(id(work), None)
     summary = _write(out, part, header, resumed)
     part.unlink()
     return summary
@@ -126,10 +128,7 @@ def propose(
 
 def _batch(work: _Work, names: list[str]) -> list[dict[str, Any]]:
     """One batch: for each image its entry, or why there is none."""
-    if id(work) not in _made:
-        _made.clear()
-        _made[id(work)] = work.make()
-    proposer = _made[id(work)]
+    proposer = work.proposer
     entries: list[dict[str, Any]] = []
     pictures: list[Picture] = []
     for name in names:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..image_files import SUFFIXES, list_image_files, missing_files
 from ..messages import some
 from ..pixels import to_rgb
-from .files import SUFFIXES, list_image_files, missing_files
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -44,7 +44,7 @@ def list_images(folder: str | os.PathLike[str], list_file: str | os.PathLike[str
     if not os.path.isdir(folder):
         raise FileNotFoundError(f'Image folder {folder} does not exist.')
     if list_file is None:
-        names = list_image_files(folder)
+        names = sorted(list_image_files(folder))
         if not names:
             raise ValueError(f'Image folder {folder} holds no image ({", ".join(SUFFIXES)}).')
         return names

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..byte_strings import ByteStrings
 from ..coco_objects import LEFT_OUT, clean_boxes, encode_masks
+from ..image_files import check_images, image_size, list_image_files
 from ..messages import some
-from .files import check_images, image_size, list_image_files
 from .overlaps import select
 from .source import Part, PathLike
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from ..byte_strings import ByteStrings
 from ..coco_objects import LEFT_OUT, clean_boxes
+from ..image_files import image_size, list_image_files
 from ..messages import some
-from .files import image_size, list_image_files
 from .source import Part
 
 MAX_BYTES = 8 << 20

@@ -40,6 +40,15 @@ def test_count_operations__mae_equals_what_ran():
     assert count_operations(model).total == pytest.approx(executed(model, torch.randn(8, 3, 64, 96)), rel=1e-9)
 
 
+@pytest.mark.parametrize('kind', [MAE, MixedAE])
+def test_count_operations__training_equals_what_ran(kind):
+    model = kind(ENCODER, DECODER, **(dict(topk_ratio=None) if kind is MixedAE else {}))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        losses = model.loss(torch.randn(8, 3, 64, 96))
+        sum(value for name, value in losses.items() if name.startswith('loss')).backward()
+    assert count_operations(model).training == pytest.approx(counter.get_total_flops() / 2 / 8, rel=1e-9)
+
+
 def test_count_operations__topk_adds_comparisons_only():
     plain = count_operations(MixedAE(ENCODER, DECODER, topk_ratio=None))
     ours = count_operations(MixedAE(ENCODER, DECODER))

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mixedae.engine import data_checks
-from mixedae.engine.data_checks import check_coco, check_headers, check_segmentation, missing_files
+from mixedae.engine.data_checks import check_coco, check_headers, check_segmentation
 from mixedae.engine.preflight import check_batch, check_checkpoints, check_num_classes, leaf_datasets, preflight
 
 
@@ -136,11 +136,6 @@ def test_check_headers__samples_many(tmp_path, monkeypatch):
     opened.clear()
     check_headers(paths[:10], 'list')
     assert opened == paths[:10]
-
-
-def test_missing_files(tmp_path):
-    write_image(tmp_path / 'x' / 'a.png')
-    assert missing_files(tmp_path, ['x/a.png', 'x/b.png', 'y/a.png']) == ['x/b.png', 'y/a.png']
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def test_place_quarantine__next_to_the_run_unless_named():
     cfg = config(type='mixedae.ImageDataset', quarantine_file='b.jsonl')
     place_quarantine(cfg)
     assert cfg.train_dataloader.dataset.quarantine_file == 'b.jsonl'
-    for other in (config(type='CocoDataset'), Config(dict(work_dir='runs/a'))):
+    for other in (config(type='CocoDataset'), config(type='mmpretrain.ImageDataset'), Config(dict(work_dir='runs/a'))):
         before = other.pretty_text
         place_quarantine(other)
         assert other.pretty_text == before
@@ -41,7 +41,12 @@ def test_quarantine_hook__says_how_many_samples_were_replaced(tmp_path):
     worker.add(ImageError('a.jpg', 'broken', 'Image a.jpg does not decode.'), 1, 2, 3)
     worker.add(ImageError('a.jpg', 'broken', 'Image a.jpg does not decode.'), 2, 2, 7)
     QuarantineHook().after_train(runner)
-    assert said == [f'2 samples were replaced because of 1 bad image files, listed in {tmp_path / "q.jsonl"}.']
+    sentence = f'Bad image files: 1 (listed in {tmp_path / "q.jsonl"}); samples replaced because of them: 2.'
+    assert said == [sentence]
+    inner = runner.train_dataloader.dataset
+    runner.train_dataloader.dataset = SimpleNamespace(dataset=inner)  # in a wrapper
+    QuarantineHook().after_train(runner)
+    assert said == [sentence] * 2
     runner.train_dataloader.dataset = SimpleNamespace()
     QuarantineHook().after_train(runner)
-    assert len(said) == 1
+    assert len(said) == 2

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 import mixedae  # noqa: F401  (registration)
 from mixedae.checkpoints import CheckpointError, read_file
-from mixedae.engine.runner import SafeRunner, adapt_to_device
+from mixedae.engine.runner import SafeRunner
+from mixedae.engine.without_gpu import adapt_to_device
 
 
 @MODELS.register_module(force=True)

@@ -6,16 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from object_aware.masks import (
-    decode_counts,
-    decode_runs,
-    encode_counts,
-    encode_polygons,
-    encode_segmentation,
-    mask_area,
-    paint,
-)
-from object_aware.rasterise import FAULTS
+from object_aware.masks import decode_counts, encode_counts, encode_segmentation, paint
 
 SQUARE = [2.0, 3, 8, 3, 8, 9, 2, 9]  # 6 x 6 pixels
 
@@ -32,12 +23,7 @@ def test_decode__every_mask_comes_back(seed, height, width, density):
     lengths = decode_counts(counts)
     assert lengths.sum() == height * width
     assert encode_counts(lengths) == counts
-    assert mask_area(counts) == mask.sum()
-    painted = np.zeros_like(mask, dtype=int)
-    for column, row0, row1 in decode_runs(counts, height):
-        assert 0 <= row0 < row1 <= height
-        painted[row0:row1, column] += 1
-    np.testing.assert_array_equal(painted, mask)
+    assert lengths[1::2].sum() == mask.sum()
     np.testing.assert_array_equal(paint(counts, height, width), mask)
     rle = dict(size=[height, width], counts=lengths.tolist())
     expected = counts if mask.any() else b''
@@ -77,7 +63,7 @@ def test_encode_segmentation__nothing_painted_is_no_mask():
         ([[2.0, 3, 8, 3, 10**400, 9]], 'not a number'),
         ([[2.0, 3, 8, 3, 'x', 9]], 'not a number'),
         ([[2.0, 3, 8, 3, None, 9]], 'NaN|not a number'),
-        ([[[2.0, 3], [8, 3], [8, 9]]], 'odd number'),
+        ([[[2.0, 3], [8, 3], [8, 9]]], 'not a number'),
         (dict(counts=[192]), 'needs both size and counts'),
         (dict(size=[16, 12], counts=[192]), r'has the size \[16, 12\]'),
         (dict(size=None, counts=[192]), 'needs both'),
@@ -117,60 +103,3 @@ def test_decode_counts__any_bytes_decode_or_are_refused(data):
     except ValueError:
         return
     assert len(lengths) <= len(data)
-
-
-def flat(objects):
-    """(coordinates, polygon offsets, polygons of each object)."""
-    polygons = [polygon for polygons in objects for polygon in polygons]
-    coordinates = np.array([c for polygon in polygons for c in polygon], dtype=np.float64)
-    offsets = np.cumsum([0, *(len(polygon) for polygon in polygons)])
-    return coordinates, offsets, np.cumsum([0, *(len(polygons) for polygons in objects)])
-
-
-def test_encode_polygons__same_bytes_as_pycocotools():
-    rng = np.random.default_rng(0)
-    objects, sizes = [], []
-    for _ in range(800):
-        width, height = rng.integers(3, 120, 2)
-        polygons = []
-        for _ in range(rng.integers(1, 4)):
-            points = rng.random((rng.integers(3, 12), 2)) * [width, height]
-            kind = rng.integers(4)
-            if kind == 1:
-                points = np.round(points)  # edges that meet the middles and borders of pixels
-            elif kind == 2:
-                points = (points - [width / 2, height / 2]) * 1.8 + [width / 2, height / 2]  # leaves the scene
-            elif kind == 3:
-                points = np.round(points, 1)
-            polygons.append(points.reshape(-1).tolist())
-        objects.append(polygons)
-        sizes.append((width, height))
-    offsets, data, faults = encode_polygons(*flat(objects), np.array(sizes))
-    assert not faults.any()
-    for k, (polygons, (width, height)) in enumerate(zip(objects, sizes)):
-        assert data[offsets[k] : offsets[k + 1]].tobytes() == encode_segmentation(polygons, height, width)
-
-
-def test_encode_polygons__faults_leave_their_object_without_a_mask():
-    objects = [
-        [SQUARE],
-        [],
-        [SQUARE, SQUARE[:5]],
-        [SQUARE[:4]],
-        [[2.0, 3, 8, 3, float('nan'), 9]],
-        [[2.0, 3, 8, 3, 1e9, 9]],
-        [[2.1, 2.1, 2.2, 2.1, 2.2, 2.2]],
-        [SQUARE],
-    ]
-    offsets, data, faults = encode_polygons(*flat(objects), np.full((8, 2), (16, 12)))
-    assert faults.tolist() == [0, 1, 2, 3, 4, 5, 0, 0] and len(FAULTS) == 6
-    assert (np.diff(offsets) > 0).tolist() == [True, False, False, False, False, False, False, True]
-    assert data[: offsets[1]].tobytes() == data[offsets[7] :].tobytes() == encode_segmentation([SQUARE], 12, 16)
-
-
-def test_encode_polygons__offsets_that_do_not_fit():
-    coordinates, offsets, objects = flat([[SQUARE]])
-    with pytest.raises(ValueError, match='do not fit'):
-        encode_polygons(coordinates[:4], offsets, objects, [(16, 12)])
-    with pytest.raises(ValueError, match='width and height'):
-        encode_polygons(coordinates, offsets, objects, [(16, 0)])

@@ -36,7 +36,8 @@ def test_quarantine__lists_counts_and_stops(tmp_path):
         ('ü b.jpg', 'the file is empty', -1, -1, -1),
     ]
     assert quarantine.reasons() == {'a.jpg': 'broken', 'ü b.jpg': 'the file is empty'}
-    assert quarantine.summary().startswith('2 samples were replaced because of 2 bad image files, listed in ')
+    file = tmp_path / 'run' / 'quarantine.jsonl'
+    assert quarantine.summary() == f'Bad image files: 2 (listed in {file}); samples replaced because of them: 2.'
     with pytest.raises(TooManyBadFiles, match=r'^3 image files cannot be used, more than the 2 that max_bad_files'):
         quarantine.add(error('c.jpg'), 5, 1, 2)
 
@@ -153,4 +154,11 @@ def test_image_dataset__spares(tmp_path):
     (tmp_path / '2.png').write_bytes(b'')
     sample = dataset[(2, 1, 5)]
     assert sample['data_samples']['scene'] == 5 and int(sample['inputs'][0].max()) == 150
-    assert dataset.quarantine.summary() == '1 samples were replaced because of 1 bad image files.'
+    assert dataset.quarantine.summary() == 'Bad image files: 1; samples replaced because of them: 1.'
+    dataset = ImageDataset(tmp_path, size=16, max_bad_files=2)
+    (tmp_path / '3.png').write_bytes(b'')
+    assert dataset[(3, 1, 2, 6)]['data_samples']['scene'] == 6  # two files are bad, but one sample is replaced
+    assert dataset.quarantine.summary() == 'Bad image files: 2; samples replaced because of them: 1.'
+    with pytest.raises(TooManyBadFiles, match='No spare of sample 2 in epoch 4'):
+        dataset[(2, 4, 3, -1)]
+    assert dataset.quarantine.summary().endswith('samples replaced because of them: 1.')

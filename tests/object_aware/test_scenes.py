@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from object_aware.scenes import missing_files, read_scenes
+from object_aware.scenes import read_scenes
 
 
 def test_read_scenes__columns(write_coco):
@@ -147,14 +147,3 @@ def test_read_scenes__one_image_in_two_files(write_coco):
     two, _ = changed(write_coco, name='two')
     with pytest.raises(ValueError, match=r'2 images stand in more than one annotation file \(.*a\.png, .*b\.png\)'):
         read_scenes([(one, folder), (two, folder)])
-
-
-def test_missing_files__looks_into_subfolders(tmp_path):
-    (tmp_path / 'x').mkdir()
-    (tmp_path / 'x' / '1.jpg').touch()
-    (tmp_path / '2.jpg').touch()
-    assert missing_files(tmp_path, ['x/1.jpg', '2.jpg', '1.jpg', 'x/2.jpg', 'y/1.jpg']) == [
-        '1.jpg',
-        'x/2.jpg',
-        'y/1.jpg',
-    ]

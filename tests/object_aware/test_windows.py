@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as coco
 
 from object_aware.rules import WindowRules, measure_window, violations
-from object_aware.windows import REASONS, canonical_window, decide, draw_in_scene, draw_window, needs_mask
+from object_aware.windows import REASONS, canonical_window, decide, draw_in_scene, draw_window
 
 RULES = [
     WindowRules(),
@@ -235,14 +235,6 @@ def test_decide__many_scenes_are_as_one_by_one_and_every_time_the_same():
             assert REASONS[outcome[start + k]] == reason
             if window is not None:
                 np.testing.assert_array_equal(window, windows[start + k])
-    # A scene's masks that cannot matter need not be there.
-    needed = needs_mask(boxes, crowd, offsets, sizes, (96, 96), rules)
-    kept = [mask if need else b'' for mask, need in zip(counts, needed)]
-    mask_offsets = np.cumsum([0, *(len(mask) for mask in kept)])
-    data = np.frombuffer(b''.join(kept), dtype=np.uint8)
-    again = decide(boxes, crowd, offsets, sizes, mask_offsets, data, (96, 96), rules)
-    assert (again[0] == outcome).mean() > 0.97  # masks that leave their boxes may matter further away
-    assert not needs_mask(boxes, crowd, offsets, sizes, (96, 96), WindowRules(measure='box')).any()
 
 
 def test_decide__a_mask_that_does_not_fit_its_scene():

@@ -1,6 +1,8 @@
 """The run over a folder: resumable, deterministic, bad images listed, a file that COCO tools and the index take."""
 
+import gc
 import json
+import weakref
 from functools import partial
 
 import numpy as np
@@ -101,6 +103,21 @@ def test_propose__goes_on_where_it_was_stopped(folder, tmp_path):
     log.unlink()
     assert run(folder, out, log).up_to_date and not log.exists()
     assert not run(folder, out, log, force=True).up_to_date and len(log.read_text().splitlines()) == 8
+
+
+def test_propose__a_stopped_run_leaves_no_proposer_behind(folder, tmp_path):
+    """The next run must not get the proposer of another one, with its settings."""
+    made = []
+
+    def make():
+        proposer = Fake(tmp_path / 'log', stop_at='sub/3.png')
+        made.append(weakref.ref(proposer))
+        return proposer
+
+    with pytest.raises(KeyboardInterrupt):
+        propose(list_images(folder), folder, make, tmp_path / 'boxes.json', dict(method='fake'), batch_size=3)
+    gc.collect()
+    assert len(made) == 1 and made[0]() is None
 
 
 @pytest.mark.parametrize('change', ['settings', 'images', 'batches'])

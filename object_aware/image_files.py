@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from PIL import ExifTags, Image
+from PIL import Image
 
-from ..messages import some
+from .messages import some
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def list_image_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of all images in a folder and its subfolders, sorted, relative, with forward slashes."""
+    """Names of all images in a folder and its subfolders, relative, with forward slashes; folder by folder, sorted."""
     names = []
     for inner, folders, files in os.walk(folder):
         folders.sort()
         parent = os.path.relpath(inner, folder).replace(os.sep, '/')
         prefix = '' if parent == '.' else parent + '/'
-        names += [prefix + file for file in files if file.lower().endswith(SUFFIXES)]
-    return sorted(names)
+        names += [prefix + file for file in sorted(files) if file.lower().endswith(SUFFIXES)]
+    return names
 
 
 def missing_files(folder: str | os.PathLike[str], names: Iterable[str]) -> list[str]:
@@ -29,7 +28,7 @@ def missing_files(folder: str | os.PathLike[str], names: Iterable[str]) -> list[
     present: dict[str, set[str]] = {}
     missing = []
     for name in names:
-        parent, _, base = name.rpartition('/')
+        parent, base = os.path.split(name)
         if parent not in present:
             directory = os.path.join(folder, parent)
             present[parent] = set(os.listdir(directory)) if os.path.isdir(directory) else set()
@@ -38,7 +37,7 @@ def missing_files(folder: str | os.PathLike[str], names: Iterable[str]) -> list[
     return missing
 
 
-def check_images(folder: str | os.PathLike[str], names: Sequence[str], source: str) -> None:
+def check_images(folder: str | os.PathLike[str], names: Sequence[str], source: str | os.PathLike[str]) -> None:
     """Raise FileNotFoundError if images are not in their folder."""
     missing = missing_files(folder, names)
     if missing:
@@ -48,17 +47,14 @@ def check_images(folder: str | os.PathLike[str], names: Sequence[str], source: s
         )
 
 
-def image_size(path: str | os.PathLike[str], upright: bool = False) -> tuple[int, int]:
-    """(width, height) of an image from its header: of the pixels as stored, or ``upright`` by its EXIF orientation.
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) of an image from its header, of the pixels as stored.
 
     Raises:
         ValueError: it is no image; it names the file.
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            if upright and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
-                return height, width
-            return width, height
+            return image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f'Image {path} cannot be read ({str(error).split(" <")[0]}).') from None
