@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixedae.functional.compiling import is_compiling
 from mixedae.kernels import topk_cpu
 
 BACKENDS = ('auto', 'reference', 'sdpa', 'cpu', 'triton')
@@ -80,7 +81,7 @@ def topk_attention(
 
 def fastest_backend(q: Tensor) -> str:
     """The backend that ``'auto'`` takes for queries like these."""
-    return 'cpu' if 'cpu' in usable_backends(q) and not torch.compiler.is_compiling() else 'sdpa'
+    return 'cpu' if 'cpu' in usable_backends(q) and not is_compiling() else 'sdpa'
 
 
 def usable_backends(q: Tensor) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,8 +70,10 @@ def patch_statistics(patches: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor
 
 def normalize_patches(patches: Tensor, eps: float = 1e-6) -> Tensor:
     """Each patch to zero mean and unit variance over its values, as MAE's targets: ``(..., P*P*3)``."""
-    mean, std = patch_statistics(patches, eps)
-    return (patches - mean) / std
+    count = patches.shape[-1]
+    # a LayerNorm is one pass; it divides by the biased deviation, count / (count - 1) of the variance aside
+    shrink = (count - 1) / count if count > 1 else math.nan
+    return F.layer_norm(patches, (count,), patches.new_full((count,), shrink**0.5), eps=eps * shrink)
 
 
 def reconstruction_loss(
@@ -107,9 +111,13 @@ def masked_patch_error(pred: Tensor, target: Tensor, chosen: Tensor, normalize: 
         chosen: ``(..., L)`` bool, at least one True.
         normalize: see :func:`reconstruction_loss`.
     """
+    return patch_errors(pred, target, normalize).masked_fill(~chosen, 0).sum() / chosen.sum()
+
+
+def patch_errors(pred: Tensor, target: Tensor, normalize: bool = True) -> Tensor:
+    """Squared error averaged over the values of each patch: ``(..., P*P*3)`` twice to ``(...,)``, float32 at least."""
     dtype = torch.promote_types(pred.dtype, torch.float32)
     target = target.to(dtype)
     if normalize:
         target = normalize_patches(target)
-    error = (pred.to(dtype) - target).square().mean(-1)
-    return error.masked_fill(~chosen, 0).sum() / chosen.sum()
+    return (pred.to(dtype) - target).square().mean(-1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mixedae.functional.positions import take
+
 
 def draw_mixing_mask(
     num_groups: int,
@@ -71,7 +73,9 @@ def mix(patches: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(f'The mask has {mask.shape[-1]} positions, the images have {patches.shape[2]} patches.')
     check_index(mask)
     index = mask if mask.dim() == 3 else mask.unsqueeze(1)  # (G, V, L)
-    mixed = patches.gather(1, index.unsqueeze(-1).expand(*index.shape, patches.shape[-1]))  # (G, V, L, C)
+    length = mask.shape[-1]
+    numbers = index * length + torch.arange(length, device=mask.device)  # of the patches of a group
+    mixed = take(patches.flatten(1, 2), numbers.flatten(1)).unflatten(1, index.shape[1:])  # (G, V, L, C)
     return mixed if mask.dim() == 3 else mixed.squeeze(1)
 
 

@@ -109,6 +109,7 @@ class TopKAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, topk: int, prefix: int, scale: float) -> Tensor:
         dtype = torch.promote_types(q.dtype, torch.float32)
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # as every product needs them, in backward too
         with torch.autocast('cpu', enabled=False):
             scores = (q.to(dtype) * scale) @ k.to(dtype).transpose(-2, -1)  # (B, H, N, N)
             weights = keep_topk_(scores, topk, prefix).softmax(-1)

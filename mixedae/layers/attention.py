@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixedae.functional.attention import topk_attention
+from mixedae.functional.positions import take
 
 
 class Attention(nn.Module):
@@ -58,13 +59,39 @@ class Attention(nn.Module):
             return None
         return max(1, round(self.topk_ratio * (num_tokens - self.num_prefix_tokens)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.project_qkv(x)
+    def project_wanted(self, x: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(B, N, D)`` to q of the wanted tokens ``(B, H, U, d)`` and k, v of all ``(B, H, N, d)``."""
+        batch, length, dim = x.shape
+        split = (dim, 2 * dim)
+        weight_q, weight_kv = self.qkv.weight.split(split)
+        bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(split)
+        q = F.linear(take(x, wanted), weight_q, bias_q).unflatten(-1, (self.num_heads, -1))
+        kv = F.linear(x, weight_kv, bias_kv).view(batch, length, 2, self.num_heads, -1)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q.transpose(1, 2), k, v
+
+    def forward(self, x: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Attends.
+
+        Args:
+            x: ``(B, N, D)``.
+            wanted: ``(B, U)`` int64, the tokens whose output is wanted (all are keys); None: all. Only global
+                attention takes it.
+
+        Returns:
+            ``(B, N, D)``, or ``(B, U, D)`` of the wanted tokens.
+        """
         topk = self.num_kept(x.shape[1])
+        if wanted is not None:
+            if topk is not None:
+                raise ValueError('Homologous attention computes all tokens: leave wanted out, or topk_ratio.')
+            q, k, v = self.project_wanted(x, wanted)
+        else:
+            q, k, v = self.project_qkv(x)
         if topk is None:
             out = F.scaled_dot_product_attention(q, k, v)
         else:
             out = topk_attention(
                 q, k, v, topk, num_prefix_tokens=self.num_prefix_tokens, cls=self.cls, backend=self.backend
             )
-        return self.proj(out.transpose(1, 2).reshape(x.shape))
+        return self.proj(out.transpose(1, 2).flatten(2))

@@ -7,6 +7,7 @@ from typing import Any
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
+from mixedae.functional.positions import take
 from mixedae.layers.attention import Attention
 
 
@@ -47,7 +48,20 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, init_values=init_values) if init_values is not None else nn.Identity()
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
-    def forward(self, x: Tensor, *context: Any) -> Tensor:
-        """``x`` ``(B, N, D)``; ``context`` goes to the attention beside the tokens (grid, padded patches, bias)."""
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), *context)))
+    def forward(self, x: Tensor, *context: Any, wanted: Tensor | None = None) -> Tensor:
+        """Attention, then MLP, each on the normalised tokens and added to them.
+
+        Args:
+            x: ``(B, N, D)``.
+            context: goes to the attention beside the tokens (grid, padded patches, bias).
+            wanted: ``(B, U)`` int64, the tokens whose output is wanted, by an :class:`Attention` that is global;
+                None: all.
+
+        Returns:
+            ``(B, N, D)``, or ``(B, U, D)`` of the wanted tokens: the same values for less work.
+        """
+        if wanted is not None:
+            context = (*context, wanted)
+        attended = self.attn(self.norm1(x), *context)
+        x = (x if wanted is None else take(x, wanted)) + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -138,6 +138,6 @@ def decomposed_terms(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, grid: tupl
     places = q.unflatten(2, grid)  # (B, H, h, w, d)
     rows = torch.einsum('bnyxd,yvd->bnyxv', places, axis_table(rel_pos_h, height).to(q.dtype))
     columns = torch.einsum('bnyxd,xud->bnyxu', places, axis_table(rel_pos_w, width).to(q.dtype))
-    one_hot_rows = torch.eye(height, dtype=q.dtype, device=q.device).repeat_interleave(width, dim=0)
-    one_hot_columns = torch.eye(width, dtype=q.dtype, device=q.device).repeat(height, 1)
+    one_hot_rows = torch.eye(height, device=q.device).to(q.dtype).repeat_interleave(width, dim=0)
+    one_hot_columns = torch.eye(width, device=q.device).to(q.dtype).repeat(height, 1)
     return torch.cat([rows, columns], dim=-1).flatten(2, 3), torch.cat([one_hot_rows, one_hot_columns], dim=1)

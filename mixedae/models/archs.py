@@ -20,6 +20,7 @@ ARCHS = {
     'large': Arch(1024, 24, 16),
     'huge': Arch(1280, 32, 16),
 }
+"""Width, depth and heads of the named sizes."""
 
 
 def get_arch(arch: str | dict) -> Arch:

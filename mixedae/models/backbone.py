@@ -144,7 +144,7 @@ class MixedAEViT(BaseModule):
         if abs_pos_embed:
             table = sincos_pos_embed(dim, self.grid, num_prefix_tokens=self.num_prefix_tokens)
             self.pos_embed = nn.Parameter(table, requires_grad=not fix_pos_embed)
-        drop_path = torch.linspace(0, drop_path_rate, depth).tolist()
+        drop_path = torch.linspace(0, drop_path_rate, depth, device='cpu').tolist()
         num_blocks = self.out_indices[-1] + 1
         self.blocks = nn.ModuleList(
             Block(

@@ -37,6 +37,10 @@ class Decoder(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
+        if depth < 1:
+            raise ValueError(
+                f'The decoder needs a block at least (masked patches learn of the others there), not {depth}.'
+            )
         self.use_cls = use_cls
         self.embed = nn.Linear(encoder_dim, embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(embed_dim))
@@ -50,20 +54,25 @@ class Decoder(nn.Module):
         init_vit_weights(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, patches: Tensor, cls_token: Tensor | None = None) -> Tensor:
-        """Predicts every patch.
+    def forward(self, patches: Tensor, cls_token: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
+        """Predicts patches.
+
+        Every token is a key for all others up to the last block. From there on only the wanted ones are computed.
 
         Args:
             patches: ``(B, L, width)``, embedded by :attr:`embed`, [MASK] where nothing is known.
             cls_token: ``(B, 1, width)``, embedded; left out if ``use_cls`` is off.
+            wanted: ``(B, U)`` int64, the patches to predict; None: all.
 
         Returns:
-            ``(B, L, P*P*C)``.
+            ``(B, U, P*P*C)``, or ``(B, L, P*P*C)`` of all.
         """
         x = patches + self.pos_embed[:, 1:]
         if self.use_cls:
             x = torch.cat([cls_token + self.pos_embed[:, :1], x], dim=1)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        x = self.norm(x)
+        if wanted is not None:
+            return self.pred(self.norm(self.blocks[-1](x, wanted=wanted + int(self.use_cls))))
+        x = self.norm(self.blocks[-1](x))
         return self.pred(x[:, 1:] if self.use_cls else x)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixedae.functional.losses import masked_patch_error
+from mixedae.functional.losses import patch_errors
+from mixedae.functional.positions import positions_of, take
 from mixedae.models.pretrainer import Pretrainer
 from mixedae.registry import MODELS
 
@@ -60,20 +61,33 @@ class MAE(Pretrainer):
         patches = self.cut(images)  # (B, L, P*P*C)
         if visible is None:
             visible = self.draw_visible(len(images), self.generator(), images.device)
-        pred, masked = self.predict(patches, visible)
-        return {'loss_recon': masked_patch_error(pred, patches, masked, self.norm_pix)}
+        wanted = positions_of(self.masked(visible), self.encoder.num_patches - visible.shape[1])  # (B, L - V)
+        pred = self.predict(patches, visible, wanted)
+        return {'loss_recon': patch_errors(pred, take(patches, wanted), self.norm_pix).mean()}
 
-    def predict(self, patches: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches ``(B, L, P*P*C)`` and visible numbers ``(B, V)`` to predictions and masked ``(B, L)`` bool."""
-        index = visible.unsqueeze(-1)
-        seen = patches.gather(1, index.expand(-1, -1, patches.shape[-1]))  # (B, V, P*P*C)
+    def masked(self, visible: Tensor) -> Tensor:
+        """Visible patch numbers ``(B, V)`` to ``(B, L)`` bool, True where a patch is masked."""
+        everything = torch.ones(len(visible), self.encoder.num_patches, dtype=torch.bool, device=visible.device)
+        return everything.scatter(1, visible, False)
+
+    def predict(self, patches: Tensor, visible: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Predicts patches from the visible ones.
+
+        Args:
+            patches: ``(B, L, P*P*C)``.
+            visible: ``(B, V)`` int64 patch numbers.
+            wanted: ``(B, U)`` int64, the patches to predict; None: all.
+
+        Returns:
+            ``(B, U, P*P*C)``, or ``(B, L, P*P*C)`` of all.
+        """
+        seen = take(patches, visible)  # (B, V, P*P*C)
         tokens = self.encoder.embed(seen) + self.encoder.pos_embed[0, 1:][visible]
         embedded = self.decoder.embed(self.encoder.norm(self.encoder(tokens)))  # (B, 1 + V, width)
         width = embedded.shape[-1]
         sequence = self.decoder.mask_token.to(embedded.dtype).expand(*patches.shape[:2], width)
-        sequence = sequence.scatter(1, index.expand(-1, -1, width), embedded[:, 1:])  # (B, L, width)
-        masked = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device).scatter(1, visible, False)
-        return self.decoder(sequence, embedded[:, :1]), masked
+        sequence = sequence.scatter(1, visible.unsqueeze(-1).expand(-1, -1, width), embedded[:, 1:])  # (B, L, width)
+        return self.decoder(sequence, embedded[:, :1], wanted)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -88,5 +102,6 @@ class MAE(Pretrainer):
         """
         patches = self.cut(images)
         visible = self.draw_visible(len(images), generator or self.generator(), images.device)
-        pred, masked = self.predict(patches, visible)
-        return {'masked': masked, 'predicted': self.to_images(pred, patches, ~masked)}
+        masked = self.masked(visible)
+        predicted = self.to_images(self.predict(patches, visible), patches, ~masked)
+        return {'masked': masked, 'predicted': predicted}

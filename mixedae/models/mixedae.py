@@ -10,12 +10,13 @@ from mixedae.functional import (
     homologous_contrastive_loss,
     mix,
     own_image_attention,
-    reconstruction_loss,
     topk_accuracy,
     unmix,
     unpatchify,
 )
+from mixedae.functional.losses import patch_errors
 from mixedae.functional.mixing import check_mixing, own_positions
+from mixedae.functional.positions import positions_of, take
 from mixedae.layers import Block
 from mixedae.models.pretrainer import Pretrainer
 from mixedae.registry import MODELS
@@ -141,11 +142,10 @@ class MixedAE(Pretrainer):
         normed = self.encoder.norm(x)
         losses = {}
         if self.decoder is not None:
-            pred = self.decode(normed, mask.flatten(0, 1))  # (S, g, L, P*P*C)
-            target = patches.repeat_interleave(self.mixes_per_group, 0) if self.mixes_per_group > 1 else patches
-            losses['loss_recon'] = self.reconstruction_weight * reconstruction_loss(
-                pred, target, mask.flatten(0, 1), self.norm_pix
-            )
+            wanted = self.unseen(mask.flatten(0, 1))  # (S, g, L - L/g), what the loss is about (Eq 4)
+            pred = self.decode(normed, mask.flatten(0, 1), wanted)  # (S, g, L - L/g, P*P*C)
+            errors = patch_errors(pred, self.targets(patches, wanted), self.norm_pix)
+            losses['loss_recon'] = self.reconstruction_weight * errors.mean()
         if self.projector is not None:
             features = normed if self.contrastive_features == 'after_norm' else x
             contrastive = homologous_contrastive_loss(
@@ -176,12 +176,33 @@ class MixedAE(Pretrainer):
         self.meters = probe.meters()
         return x
 
-    def decode(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens ``(S, 1 + L, D)`` of the mixes to the predicted patches of every image ``(S, g, L, P*P*C)``."""
+    def unseen(self, mask: Tensor) -> Tensor:
+        """Masks ``(S, L)`` to the numbers of the patches of each image that are not in the mix: ``(S, g, L - L/g)``."""
+        length = mask.shape[-1]
+        return positions_of(~own_positions(mask, self.group_size), length - length // self.group_size)
+
+    def targets(self, patches: Tensor, wanted: Tensor) -> Tensor:
+        """The wanted ``(S, g, U)`` of the patches ``(G, g, L, P*P*C)``: ``(S, g, U, P*P*C)``, S = G*V."""
+        wanted = wanted.unflatten(0, (-1, self.mixes_per_group)).transpose(1, 2)  # (G, g, V, U)
+        taken = take(patches, wanted.flatten(2)).unflatten(2, wanted.shape[2:])
+        return taken.transpose(1, 2).flatten(0, 1)
+
+    def decode(self, tokens: Tensor, mask: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """Predicts patches of every image.
+
+        Args:
+            tokens: ``(S, 1 + L, D)``, of the mixes, after the final LayerNorm.
+            mask: ``(S, L)`` int64, the mixing masks.
+            wanted: ``(S, g, U)`` int64, the patches to predict; None: all.
+
+        Returns:
+            ``(S, g, U, P*P*C)``, or ``(S, g, L, P*P*C)`` of all.
+        """
         embedded = self.decoder.embed(tokens)  # (S, 1 + L, width)
         cls_token = embedded[:, :1].repeat_interleave(self.group_size, 0)
         sequences = unmix(embedded[:, 1:], mask, self.group_size, self.decoder.mask_token)  # (S, g, L, width)
-        return self.decoder(sequences.flatten(0, 1), cls_token).unflatten(0, (-1, self.group_size))
+        wanted = None if wanted is None else wanted.flatten(0, 1)
+        return self.decoder(sequences.flatten(0, 1), cls_token, wanted).unflatten(0, (-1, self.group_size))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:

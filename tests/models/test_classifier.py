@@ -1,6 +1,7 @@
 """Classifier, labelled folders and accuracy: values by hand, and a whole small run by MMEngine's runner."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import mixedae  # noqa: F401  (registration)
 from mixedae.engine.runner import SafeRunner
 from mixedae.models import Classifier
 
+REPO = Path(__file__).resolve().parents[2]
 BACKBONE = dict(
     type='mixedae.MixedAEViT',
     arch=dict(embed_dim=16, depth=2, num_heads=2),
@@ -95,6 +97,20 @@ def test_labelled_images__classes_and_pixels(folder):
     assert blue['inputs'].shape == (3, 32, 32) and blue['data_samples']['label'] == 0
     assert blue['inputs'][2].mean() > 178 > 60 > blue['inputs'][0].mean()
     assert red['inputs'][0].mean() > 178 and red['data_samples']['label'] == 1
+
+
+def test_labelled_images__erased_parts_are_normal_noise_to_the_model(tmp_path):
+    (tmp_path / 'white').mkdir()
+    Image.new('RGB', (256, 256), 'white').save(tmp_path / 'white' / 'a.png')
+    augment = dict(re_prob=1.0, re_mode='pixel', scale=(1.0, 1.0))
+    data = DATASETS.build(dict(type='mixedae.LabelledImages', root=str(tmp_path), size=224, augment=augment))
+    preprocessor = Config.fromfile(REPO / 'mmcfg' / '_base_' / 'models' / 'classifier_vit.py').model.data_preprocessor
+    mean, std = (torch.tensor(preprocessor[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    pixels = data[0]['inputs']
+    erased = ~torch.isclose(pixels, torch.tensor(255.0)).all(0)
+    assert 0.02 <= erased.float().mean() <= 1 / 3
+    noise = ((pixels - mean) / std)[:, erased]
+    assert noise.mean().abs() < 0.1 and noise.std() == pytest.approx(1, abs=0.1)
 
 
 def test_labelled_images__bad_folders(tmp_path):

@@ -8,6 +8,7 @@ import oracles
 import pytest
 import torch
 
+from mixedae.functional.losses import masked_patch_error
 from mixedae.models import MAE
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -49,7 +50,7 @@ def test_mae__oracle(options, oracle_options):
     images = images_for(model)
     visible = model.draw_visible(len(images), torch.Generator().manual_seed(1), 'cpu')
     expected = hand_forward(model, images, visible, **oracle_options)
-    pred, _ = model.predict(model.cut(images), visible)
+    pred = model.predict(model.cut(images), visible)
     np.testing.assert_allclose(pred.detach().numpy(), expected['pred'], atol=2e-5)
     assert model.loss(images, visible)['loss_recon'].item() == pytest.approx(expected['loss'], rel=2e-6)
 
@@ -92,7 +93,7 @@ def test_mae__masked_pixels_are_not_seen():
     model = small_mae()
     images = images_for(model).requires_grad_()
     visible = model.draw_visible(3, torch.Generator().manual_seed(1), 'cpu')
-    pred, masked = model.predict(model.cut(images), visible)
+    pred, masked = model.predict(model.cut(images), visible), model.masked(visible)
     (grad,) = torch.autograd.grad(pred.square().sum(), images)
     touched = torch.from_numpy(oracles.patchify(grad.numpy(), 4)).any(-1)
     assert torch.equal(touched, ~masked)
@@ -106,8 +107,41 @@ def test_mae__visible_patches_carry_no_gradient():
     kept = []
     model.decoder.register_forward_hook(lambda m, i, out: (out.retain_grad(), kept.append(out))[0])
     model.loss(images, visible)['loss_recon'].backward()
-    hidden = torch.ones(3, 24, dtype=torch.bool).scatter(1, visible, False)
-    assert (kept[0].grad[~hidden] == 0).all() and kept[0].grad[hidden].any(-1).all()
+    assert kept[0].shape == (3, 18, 48)  # the visible ones are not even computed
+    assert kept[0].grad.any(-1).all()
+
+
+@pytest.mark.parametrize('options', [{}, dict(mask_ratio=0.5, norm_pix=False), dict(decoder=dict(depth=1))])
+def test_mae__loss_is_that_of_predicting_everything(options):
+    """Values and gradients, although only the masked patches pass the end of the decoder."""
+    lean, whole = small_mae(**options), small_mae(**options)
+    images = images_for(lean)
+    visible = lean.draw_visible(3, torch.Generator().manual_seed(1), 'cpu')
+    loss = lean.loss(images, visible)['loss_recon']
+    patches = whole.cut(images)
+    expected = masked_patch_error(whole.predict(patches, visible), patches, whole.masked(visible), whole.norm_pix)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    for (name, ours), theirs in zip(lean.named_parameters(), whole.parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+
+
+def test_mae__wanted_patches_in_any_order():
+    model = small_mae()
+    patches = model.cut(images_for(model))
+    visible = model.draw_visible(3, torch.Generator().manual_seed(1), 'cpu')
+    wanted = torch.tensor([[5, 2], [23, 0], [7, 8]])
+    everything = model.predict(patches, visible)
+    some = model.predict(patches, visible, wanted)
+    for row in range(3):
+        torch.testing.assert_close(some[row], everything[row, wanted[row]])
+
+
+def test_mae__a_patch_shown_twice_is_refused():
+    model = small_mae()
+    with pytest.raises(ValueError, match='must choose 18 of its 24'):
+        model.loss(images_for(model), torch.zeros(3, 6, dtype=torch.int64))
 
 
 def test_mae__encoder_sees_the_visible_tokens_only():

@@ -9,7 +9,7 @@ import oracles
 import pytest
 import torch
 
-from mixedae.functional import mix, patchify, unmix
+from mixedae.functional import homologous_contrastive_loss, mix, patchify, reconstruction_loss, unmix
 from mixedae.models import MixedAE
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -167,14 +167,53 @@ def test_mixedae__only_the_patches_in_the_mix_are_seen():
 
 
 def test_mixedae__visible_patches_carry_no_reconstruction_gradient():
+    """They are not even computed, and all others are used."""
     model = small_mixedae(contrastive_weight=0)
     images, mask = batch(model), masks(model)
     kept = []
     model.decoder.register_forward_hook(lambda m, i, out: (out.retain_grad(), kept.append(out))[0])
     model.loss(images, mask)['loss_recon'].backward()
-    grad = kept[0].grad.unflatten(0, (2, 4))
-    own = torch.stack([mask[:, 0] == i for i in range(4)], 1)
-    assert (grad[own] == 0).all() and grad[~own].any(-1).all()
+    assert kept[0].shape == (8, 18, 48) and kept[0].grad.any(-1).all()
+    unseen = [[pos for pos in range(24) if mask[group, 0, pos] != i] for group in range(2) for i in range(4)]
+    assert model.unseen(mask[:, 0]).flatten(0, 1).tolist() == unseen
+
+
+@pytest.mark.parametrize(
+    'name', ['default', 'half', 'full', 'decoder without [CLS]', 'raw pixels', 'light decoder', 'compete']
+)
+def test_mixedae__loss_is_that_of_predicting_everything(name):
+    """Values and gradients, although only the patches that are not in the mix pass the end of the decoder."""
+    lean, whole = small_mixedae(**CASES[name][0]), small_mixedae(**CASES[name][0])
+    images, mask = batch(lean), masks(lean)
+    losses = lean.loss(images, mask)
+    expected = losses_of_everything(whole, images, mask)
+    assert set(losses) - {'contrastive'} == set(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(losses[key], value)
+    sum(losses[key] for key in expected).backward()
+    sum(expected.values()).backward()
+    for (key, ours), theirs in zip(lean.named_parameters(), whole.parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=key)
+
+
+def losses_of_everything(model, images, mask):
+    """The losses from predictions of every patch of every image."""
+    patches, flat = model.group(images), mask.flatten(0, 1)
+    tokens = model.encoder.norm(model.encode(mix(patches, mask).flatten(0, 1), flat))
+    targets = patches.repeat_interleave(model.mixes_per_group, 0)
+    contrastive = homologous_contrastive_loss(model.projector(tokens[:, 1:]), flat)
+    return dict(
+        loss_recon=reconstruction_loss(model.decode(tokens, flat), targets, flat, model.norm_pix),
+        loss_contrastive=0.1 * contrastive,
+    )
+
+
+def test_mixedae__unbalanced_mask_is_refused():
+    model = small_mixedae()
+    mask = masks(model)
+    mask[0, 0, (mask[0, 0] == 1).nonzero()[0]] = 2
+    with pytest.raises(ValueError, match='must choose 18 of its 24'):
+        model.loss(batch(model), mask)
 
 
 def test_mixedae__all_keys_equal_plain_attention():
@@ -461,6 +500,7 @@ def test_mixedae__image_of_another_size():
         (dict(encoder=dict(cls='drop')), 'cls'),
         (dict(decoder=dict(embed_dim=10)), 'multiple of 4'),
         (dict(decoder=dict(num_heads=3)), 'heads'),
+        (dict(decoder=dict(depth=0)), 'a block'),
     ],
 )
 def test_mixedae__bad_options_fail_when_built(options, message):
