@@ -15,9 +15,9 @@ _base_ = './mixedae_vit-base-p16_cascade-mask-rcnn_8xb2-amp-1x_coco.py'
 model = dict(
     backbone=dict(arch='large', out_indices=(7, 11, 15, 23), drop_path_rate=0.3),
     neck=[
-        dict(type='mixedae.MultiBlockPyramid', in_channels=1024, norm='SyncBN'),
-        dict(type='FPN', in_channels=[1024, 1024, 1024, 1024], out_channels=256, num_outs=5),
-        dict(type='mixedae.Float32Maps'),
+        dict(_base_.model.neck[0], in_channels=1024),
+        dict(_base_.model.neck[1], in_channels=[1024] * 4),
+        _base_.model.neck[2],
     ],
 )
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))

@@ -15,7 +15,8 @@ _base_ = './mixedae_vit-base-p16_cascade-mask-rcnn_8xb2-amp-1x_coco.py'
 model = dict(
     backbone=dict(arch='small', drop_path_rate=0.1),
     neck=[
-        dict(type='mixedae.MultiBlockPyramid', in_channels=384, norm='SyncBN'),
-        dict(type='FPN', in_channels=[384, 384, 384, 384], out_channels=256, num_outs=5),
+        dict(_base_.model.neck[0], in_channels=384),
+        dict(_base_.model.neck[1], in_channels=[384] * 4),
+        _base_.model.neck[2],
     ],
 )

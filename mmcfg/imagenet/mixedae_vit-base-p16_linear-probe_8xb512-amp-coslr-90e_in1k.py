@@ -19,7 +19,7 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(out_norm='final', drop_path_rate=0.0, frozen_stages=12), norm='BN', init_std=0.01)
-train_dataloader = dict(batch_size=512, dataset=dict(augment=dict(scale=(0.2, 1.0))))
+train_dataloader = dict(batch_size=512)
 optim_wrapper = dict(
     _delete_=True,
     type='AmpOptimWrapper',

@@ -1,7 +1,8 @@
 """Fine-tuning ViT-L/16 on ImageNet-1K for 50 epochs; the paper has ViT-B alone.
 
-MAE's recipe for ViT-L: drop path 0.2, layer decay 0.75.
+MAE's recipe for ViT-L: 1e-3 * batch / 256, drop path 0.2, layer decay 0.75.
 
+    lr = 1e-3 * 1024 / 256 = 4e-3
     8 GPUs * 128 images = 1024 images/iter; 50 ep * 1281167 images / 1024 = 62550 iters
 
 Not trained here. Before training put the pre-training checkpoint in:
@@ -13,7 +14,7 @@ Not trained here. Before training put the pre-training checkpoint in:
 _base_ = './mixedae_vit-base-p16_finetune_8xb128-amp-coslr-100e_in1k.py'
 
 model = dict(backbone=dict(arch='large', out_indices=(23,), drop_path_rate=0.2))
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.75))
+optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(layer_decay_rate=0.75))
 train_cfg = dict(max_epochs=50)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),

@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
-from mixedae.engine.runner import adapt_to_device
+from mixedae.engine.without_gpu import adapt_to_device
 from mixedae.models import get_arch
 
 REPO = Path(__file__).resolve().parents[2]

@@ -7,9 +7,7 @@ _base_ = './adamw_layer_decay.py'
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=20000)
 # the rate of 1e-4 is for 64 images/iter
-optim_wrapper = dict(
-    loss_scale='dynamic', optimizer=dict(weight_decay=0.1), paramwise_cfg=dict(layer_decay_rate=0.7)
-)
+optim_wrapper = dict(loss_scale='dynamic', optimizer=dict(weight_decay=0.1), paramwise_cfg=dict(layer_decay_rate=0.7))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=250),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=184375, milestones=[163889, 177546], gamma=0.1),
