@@ -16,7 +16,7 @@ TESTS    ?= tests
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env test demo doctor lint format clean distclean
+.PHONY: help env test demo docs doctor lint format clean distclean
 
 help:
 	@echo 'make test                   environment, lint, all tests'
@@ -24,6 +24,7 @@ help:
 	@echo '     DATA=DIR               ... on a folder in COCO / ADE20K format'
 	@echo '     BUDGET=SIZE            ... how long it may take (see tools/demo.py --help)'
 	@echo '     WORK_DIR=DIR           ... where to write'
+	@echo 'make docs                   the site of docs/: build/docs/index.html'
 	@echo 'make doctor                 is the environment sound, what is missing, what mends it'
 	@echo 'make env                    only the environment: .venv with pinned versions (the first time about 12 minutes on'
 	@echo '                            2 cores, most of it compiling the ops of mmcv; afterwards it is found at once)'
@@ -48,6 +49,10 @@ test: env
 
 demo: env
 	$(PYTHON) tools/demo.py $(if $(DATA),--data '$(DATA)') $(if $(BUDGET),--budget '$(BUDGET)') $(if $(WORK_DIR),--work-dir '$(WORK_DIR)')
+
+docs: env
+	$(PYTHON) -m mkdocs build --strict --quiet
+	@echo 'built: build/docs/index.html'
 
 doctor:
 	@$(if $(wildcard $(PYTHON)),$(PYTHON),$(or $(BASE),python3)) tools/doctor.py

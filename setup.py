@@ -32,6 +32,9 @@ class BuildWithMim(build_py):
         mim = Path(self.build_lib) / 'mixedae' / '.mim'
         for name, folder in (('configs', 'mmcfg'), ('tools', 'tools')):
             shutil.copytree(folder, mim / name, ignore=shutil.ignore_patterns('__pycache__'), dirs_exist_ok=True)
+        shutil.copy('model-index.yml', mim)
+        for file in (mim / 'model-index.yml', *mim.glob('configs/*/metafile.yml')):  # mmcfg/ is configs/ there
+            file.write_text(file.read_text(encoding='utf-8').replace('mmcfg/', 'configs/'), encoding='utf-8')
 
 
 setup(packages=wheel_packages(), package_dir=ROOT_FOLDERS, cmdclass={'build_py': BuildWithMim})

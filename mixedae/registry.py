@@ -41,7 +41,9 @@ DATASETS = Registry(
     parent=MMENGINE_DATASETS,
     scope=SCOPE,
     locations=[
+        'object_aware.baselines',
         'object_aware.dataset',
+        'object_aware.device_scenes',
         'object_aware.images',
         'object_aware.sharded',
         'mixedae.engine.classification',

@@ -29,7 +29,9 @@ PARTS = {  # module in tools/benchmark_parts: what it measures
     'attention': 'homologous attention: backends and sizes',
     'data': 'crops per second from image bytes',
     'finetune': 'training steps and memory of detection and segmentation',
+    'growth': 'pre-training steps against image size, batch, model and group size',
     'index': 'building and opening a crop index',
+    'sampler': 'arranging the groups of an epoch',
     'step': 'pre-training steps',
 }
 PACKAGES = ('torch', 'numpy', 'pillow', 'simplejpeg', 'numba')

@@ -26,11 +26,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from object_aware.building import EMPTY_SCENES, build_crop_index, content_hash
+from object_aware.image_files import missing_files
 from object_aware.index import VERSION, CropIndex, as_size
 from object_aware.parallel import usable_cores
 from object_aware.part_files import PartFiles
 from object_aware.progress import Progress, clock
-from object_aware.scenes import Selection, missing_files, read_scenes, sources_of
+from object_aware.scenes import Selection, read_scenes, sources_of
 from object_aware.windows import WindowRules
 
 LARGE = 1 << 25  # bytes of annotations from which unfinished work is kept

@@ -27,7 +27,8 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # as in tools/train.py: thr
 
 from tools.demo_parts.budgets import BUDGETS
 from tools.demo_parts.layout import DataError, find_layout
-from tools.demo_parts.stages import Journey, Stage, StageError, clock, relative
+from tools.demo_parts.stages import Journey, Stage
+from tools.stage_parts.commands import StageError, clock, relative
 
 EMBEDDED = 'embedded demo data (drawn scenes)'
 

@@ -13,42 +13,30 @@ import os
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parent.parent
-if str(REPO) not in sys.path:  # so that a checkout works without being installed
-    sys.path.insert(0, str(REPO))
+TOOLS = Path(__file__).resolve().parent
+if str(TOOLS.parent) not in sys.path:  # so that a checkout works without being installed
+    sys.path.insert(0, str(TOOLS.parent))
+if str(TOOLS) not in sys.path:  # for `run_parts`, which the wheel has under another parent
+    sys.path.append(str(TOOLS))
 
-# Threads of torch's CPU operations sleep instead of spin while they wait for each other. On two idle cores that costs
-# a little (a pre-training step of the demo: 0.44 s, spinning 0.39 s); beside other work it saves a multiple (1.9 s,
-# spinning 7.5 s). OMP_WAIT_POLICY=active in the environment brings spinning back.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+from run_parts import common
+
+common.let_threads_sleep()
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description='Test a trained detector or segmentor.')
     parser.add_argument('config', help='config file, e.g. of mmcfg/')
     parser.add_argument('checkpoint', help='checkpoint file of the training')
-    parser.add_argument('--work-dir', help='folder of logs (default: work_dirs/<name of the config>)')
     parser.add_argument('--out', metavar='FILE', help='write the metrics as JSON')
     parser.add_argument('--show-dir', metavar='DIR', help='draw the predictions of every image into this folder')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override entries of the config'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(arguments)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    common.add_arguments(parser, 'logs')
+    return common.parse(parser, arguments)
 
 
 def load_config(args: argparse.Namespace):
     """The config as it will run: file, then command line."""
-    from mixedae.engine.configs import read_config
-
-    cfg = read_config(args.config, args.cfg_options)
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', Path(args.config).stem)
+    cfg = common.begin_config(args)
     if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise ValueError(f'{args.config} has nothing to test: no test_dataloader or no test_evaluator (pre-training?).')
     cfg.load_from = args.checkpoint

@@ -16,22 +16,20 @@ import os
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parent.parent
-if str(REPO) not in sys.path:  # so that a checkout works without being installed
-    sys.path.insert(0, str(REPO))
+TOOLS = Path(__file__).resolve().parent
+if str(TOOLS.parent) not in sys.path:  # so that a checkout works without being installed
+    sys.path.insert(0, str(TOOLS.parent))
+if str(TOOLS) not in sys.path:  # for `run_parts`, which the wheel has under another parent
+    sys.path.append(str(TOOLS))
 
-# Threads of torch's CPU operations sleep instead of spin while they wait for each other. On two idle cores that costs
-# a little (a pre-training step of the demo: 0.44 s, spinning 0.39 s); beside other work it saves a multiple (1.9 s,
-# spinning 7.5 s). OMP_WAIT_POLICY=active in the environment brings spinning back.
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+from run_parts import common
+
+common.let_threads_sleep()
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description='Pre-train, or train a detector or segmentor.')
     parser.add_argument('config', help='config file, e.g. of mmcfg/')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints (default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -48,30 +46,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, help='random seed of the run')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override entries of the config, e.g. train_dataloader.batch_size=8 model.backbone.out_indices="[11]"',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(arguments)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    example = ', e.g. train_dataloader.batch_size=8 model.backbone.out_indices="[11]"'
+    common.add_arguments(parser, 'logs and checkpoints', example)
+    return common.parse(parser, arguments)
 
 
 def load_config(args: argparse.Namespace):
     """The config as it will run: file, then command line."""
-    from mixedae.engine.configs import read_config
-
-    cfg = read_config(args.config, args.cfg_options)
-    cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    cfg = common.begin_config(args)
     if not cfg.get('train_dataloader') or not cfg.get('train_cfg'):
         raise ValueError(f'{args.config} trains nothing: it has no train_dataloader or no train_cfg.')
     if args.amp:

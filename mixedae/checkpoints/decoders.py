@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from torch import Tensor
 
 from mixedae.checkpoints.facts import Facts, parse_config
 from mixedae.checkpoints.fitting import Grid
-from mixedae.checkpoints.formats.base import StateDict, unwrap_names
+from mixedae.checkpoints.formats.base import StateDict, rename_all, unwrap_names
 from mixedae.checkpoints.formats.huggingface import to_huggingface
 from mixedae.layers import sincos_pos_embed
 
@@ -39,11 +37,8 @@ def decoder_of(state_dict: StateDict, facts: Facts) -> tuple[StateDict, int | No
 
 def to_mae_decoder(decoder: StateDict, grid: Grid) -> StateDict:
     """Names of MAE's ``models_mae.py``; its fixed positions are written, ours are computed."""
-    renamed = {'decoder_pos_embed': _positions(decoder, grid)}
-    for name, weight in decoder.items():
-        pattern, replacement = next((p, text) for p, text in _TO_MAE if re.fullmatch(p, name))
-        renamed[re.sub(pattern, replacement, name)] = weight.reshape(1, 1, -1) if name == 'mask_token' else weight
-    return renamed
+    renamed = {'decoder_pos_embed': _positions(decoder, grid), **rename_all(decoder, _TO_MAE)}
+    return {name: value.reshape(1, 1, -1) if name == 'mask_token' else value for name, value in renamed.items()}
 
 
 def to_huggingface_decoder(decoder: StateDict, grid: Grid) -> StateDict:

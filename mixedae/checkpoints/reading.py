@@ -1,6 +1,7 @@
 """Reading checkpoint files without ever running code from them.
 
-``torch.load(weights_only=True)`` reads tensors and plain containers and refuses everything else. MMEngine's training
+``torch.load(weights_only=True)`` reads tensors and plain containers and refuses everything else (before PyTorch 2.6,
+:mod:`mixedae.checkpoints.old_torch` does). MMEngine's training
 checkpoints hold a little more: the log history (``HistoryBuffer``, numpy arrays and scalars), the arguments of old
 training scripts (``argparse.Namespace``). Those classes are harmless and are named here; whatever else a file asks for
 is refused. There is no unsafe fallback; only a file that is named in the environment variable ``TRUST`` is read whole.
@@ -13,7 +14,6 @@ writes it); where it does, it must fit.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import os
 import pickle
@@ -30,6 +30,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 from torch import Tensor
 
+from mixedae.checkpoints import old_torch
 from mixedae.checkpoints.numpy_pickle import load_numpy_pickle
 
 STATE_DICT_KEYS = ('state_dict', 'model', 'module')
@@ -56,7 +57,8 @@ def _history_buffer_method(owner: Any, name: str) -> Any:
 
 def _harmless_classes() -> list:
     """What a checkpoint may name besides tensors and plain containers."""
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    core = np._core if hasattr(getattr(np, '_core', None), 'multiarray') else np.core  # numpy 1.26 has an empty _core
+    multiarray = core.multiarray
     numbers = ['?', 'b', 'h', 'i', 'l', 'q', 'B', 'H', 'I', 'L', 'Q', 'e', 'f', 'd', 'U', 'S']
     return [
         HistoryBuffer,
@@ -73,11 +75,17 @@ def _harmless_classes() -> list:
     ]
 
 
-def _allow_harmless_classes() -> contextlib.AbstractContextManager:
-    """The allow-list with names of its own came with PyTorch 2.6; before it only tensors and containers can be read."""
+def _load(path: Path, map_location: str | torch.device | None) -> Any:
+    """``torch.load`` that refuses everything but tensors, plain containers and ``_harmless_classes``."""
+    if trusted(path):
+        return torch.load(path, map_location=map_location, weights_only=False)
+    harmless = _harmless_classes()
     if digit_version(torch.__version__) < digit_version('2.6'):
-        return contextlib.nullcontext()
-    return torch.serialization.safe_globals(_harmless_classes())
+        named = [entry if isinstance(entry, tuple) else (entry, None) for entry in harmless]
+        names = {name or f'{thing.__module__}.{thing.__qualname__}': thing for thing, name in named}
+        return old_torch.load(path, map_location, names, tuple(thing for thing, _ in named if isinstance(thing, type)))
+    with torch.serialization.safe_globals(harmless):
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def trusted(path: str | Path) -> bool:
@@ -131,7 +139,7 @@ def _sha256(file: Any) -> str:
 
 
 def read_file(path: str | Path, map_location: str | torch.device | None = 'cpu', *, verify: bool = True) -> dict:
-    """Reads a whole checkpoint (weights, optimiser, meta, ...) with ``weights_only=True``.
+    """Reads a whole checkpoint (weights, optimiser, meta, ...) without running code from it.
 
     Args:
         path: a ``.pth`` / ``.pt`` / ``.bin`` file of :func:`torch.save`, or a ``.safetensors`` file.
@@ -156,8 +164,7 @@ def read_file(path: str | Path, map_location: str | torch.device | None = 'cpu',
     if path.suffix == '.safetensors':
         return {'state_dict': _read_safetensors(path, map_location)}
     try:
-        with _allow_harmless_classes():
-            checkpoint = torch.load(path, map_location=map_location, weights_only=not trusted(path))
+        checkpoint = _load(path, map_location)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_explain(path, str(error))) from None
     except Exception as error:  # a damaged pickle fails in any way there is (tests/checkpoints/fuzz.py)
@@ -220,14 +227,12 @@ def _read_safetensors(path: Path, map_location: str | torch.device | None) -> di
 
 def _explain(path: Path, message: str) -> str:
     """One sentence for what the safe unpickler said (its own text advises to switch the safety off)."""
-    too_old = digit_version(torch.__version__) < digit_version('2.6')
     asked = re.search(r'GLOBAL (\S+)', message)
     if asked:
         return (
             f'{path} was refused: it asks for {asked.group(1)}, which is not needed to store weights and could run '
-            'code; nothing of it was run. Ask its author for a file that holds only tensors'
-            + (' (MMEngine training checkpoints need PyTorch 2.6 or newer here)' if too_old else '')
-            + f', or, if you would run a program of theirs as well, name the file in {TRUST}.'
+            'code; nothing of it was run. Ask its author for a file that holds only tensors, or, if you would run a '
+            f'program of theirs as well, name the file in {TRUST}.'
         )
     reason = re.search(r'(Unsupported operand \d+|[Ii]nvalid load key[^\n]*|Invalid magic number[^\n]*)', message)
     return f'{path} is not a PyTorch checkpoint that can be read safely ({reason.group(1) if reason else "no pickle"}).'

@@ -17,11 +17,14 @@ from mixedae.visualization import assert_self_contained
 from tools import demo
 from tools.demo_parts.budgets import BUDGETS
 from tools.demo_parts.checks import check_data, check_once
-from tools.demo_parts.configs import detection_config, pretrain_config, segmentation_config, write_config
-from tools.demo_parts.facts import pretrain_figures, test_figures
+from tools.demo_parts.configs import DEMO_CONFIGS, detection_config, pretrain_config, segmentation_config
+from tools.demo_parts.facts import pretrain_figures
 from tools.demo_parts.layout import DataError, find_layout
-from tools.demo_parts.stages import Journey, Progress, Stage, StageError, clock, config_files, summarise
+from tools.demo_parts.stages import Journey, Stage, config_files
 from tools.demo_parts.verdicts import accuracy_verdict, loss_verdict, start_verdict
+from tools.stage_parts.commands import Progress, StageError, clock, summarise
+from tools.stage_parts.configs import write_config
+from tools.stage_parts.facts import test_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -346,9 +349,8 @@ def test_configs__say_what_the_budget_says(own, tmp_path, budget):
 
     layout, budget = find_layout(own), BUDGETS[budget]
     folder = tmp_path / 'work dir' / 'configs'
-    pretrain = write_config(
-        folder / 'a.py', 'mixedae_vit-tiny-p16_crops-128.py', pretrain_config(tmp_path / 'index', budget, 7), 'A', ['x']
-    )
+    base = DEMO_CONFIGS / 'mixedae_vit-tiny-p16_crops-128.py'
+    pretrain = write_config(folder / 'a.py', base, pretrain_config(tmp_path / 'index', budget, 7), 'A', ['x'])
     cfg = Config.fromfile(pretrain)
     assert cfg.train_cfg.max_iters == budget.pretrain_iterations == cfg.param_scheduler[1].end
     assert cfg.train_dataloader.dataset.size == cfg.model.encoder.img_size == budget.crop
@@ -360,7 +362,9 @@ def test_configs__say_what_the_budget_says(own, tmp_path, budget):
     ]
     scratch, pretrained = (
         Config.fromfile(
-            write_config(folder / f'{i}.py', 'mixedae_vit-tiny-p16_mask-rcnn_coco-format.py', o, 'D', ['x'])
+            write_config(
+                folder / f'{i}.py', DEMO_CONFIGS / 'mixedae_vit-tiny-p16_mask-rcnn_coco-format.py', o, 'D', ['x']
+            )
         )
         for i, o in enumerate(overrides)
     )
@@ -372,7 +376,7 @@ def test_configs__say_what_the_budget_says(own, tmp_path, budget):
 
     cfg = Config.fromfile(
         write_config(
-            folder / 'seg.py', 'mixedae_vit-tiny-p16_upernet_label-maps.py',
+            folder / 'seg.py', DEMO_CONFIGS / 'mixedae_vit-tiny-p16_upernet_label-maps.py',
             segmentation_config(layout.segmentation, budget, 7, None), 'S', ['x'],
         )
     )  # fmt: skip
@@ -384,7 +388,7 @@ def test_configs__say_what_the_budget_says(own, tmp_path, budget):
 def test_write_config__unchanged_file_keeps_its_time(tmp_path):
     path = tmp_path / 'a.py'
     for _ in range(2):
-        write_config(path, 'mixedae_vit-tiny-p16_crops-128.py', {'max_iters': 1}, 'A', ['x'])
+        write_config(path, DEMO_CONFIGS / 'mixedae_vit-tiny-p16_crops-128.py', {'max_iters': 1}, 'A', ['x'])
         os.utime(path, (1, 1)) if path.stat().st_mtime > 1 else None
     assert path.stat().st_mtime == 1
 

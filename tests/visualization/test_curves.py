@@ -41,6 +41,21 @@ def test_read_scalars__damaged_line_is_named(tmp_path):
         read_scalars(tmp_path)
 
 
+def test_read_scalars__times_of_validations_are_left_out(tmp_path):
+    write(
+        tmp_path / 'a', [{'lr': 0.1, 'time': 2.0, 'step': 1}, {'mIoU': 30.0, 'time': 9.0, 'data_time': 8.0, 'step': 1}]
+    )
+    scalars = read_scalars(tmp_path)
+    assert set(scalars) == {'lr', 'time', 'mIoU'}
+    np.testing.assert_array_equal(scalars['time'][1], [2.0])
+
+
+def test_read_scalars__only_some_starts(tmp_path):
+    write(tmp_path / '20260101_000000', [{'loss': 3.0, 'step': 1}])
+    write(tmp_path / '20260102_000000', [{'loss': 1.5, 'step': 2}])
+    np.testing.assert_array_equal(read_scalars(tmp_path, ['20260102_000000'])['loss'][0], [2])
+
+
 def test_read_scalars__no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no vis_data/scalars\.json'):
         read_scalars(tmp_path)

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 
@@ -40,16 +41,22 @@ class Timing:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], float | None]],
+    contenders: Mapping[str, Callable[[], Any]],
     repeats: int,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    warmup: int = 1,
+    finish: Callable[[], Any] | None = None,
 ) -> dict[str, Timing]:
     """Time several ways of doing the same, in turns, so that a change of the machine's load hits all of them alike.
 
     Args:
-        contenders: name → function that does the work once and returns its units of work (None counts as 1).
-        repeats: how often each is timed; one more run of each goes before as warm-up.
+        contenders: name → function that does the work once and returns its units of work (what is no number counts
+            as 1).
+        repeats: how often each is timed.
         progress: called with (runs done, runs in all).
+        warmup: runs of each that go before.
+        finish: called before each look at the clock, e.g. to wait for a GPU.
     """
     if repeats < 1:
         raise ValueError(f'repeats must be at least 1, not {repeats}.')
@@ -58,20 +65,23 @@ def interleave(
     cpus: dict[str, list[float]] = {name: [] for name in names}
     work = dict.fromkeys(names, 1.0)
     done = 0
-    for turn in range(repeats + 1):
+    finish = finish or (lambda: None)
+    for turn in range(warmup + repeats):
         order = names[turn % len(names) :] + names[: turn % len(names)]  # nobody always goes first
         for name in order:
+            finish()
             wall, cpu = time.perf_counter(), time.process_time()
             units = contenders[name]()
+            finish()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if units is not None:
+            if isinstance(units, Real):
                 work[name] = float(units)
-            if turn:
+            if turn >= warmup:
                 walls[name].append(wall)
                 cpus[name].append(cpu)
             done += 1
             if progress is not None:
-                progress(done, len(names) * (repeats + 1))
+                progress(done, len(names) * (warmup + repeats))
     return {name: Timing(tuple(walls[name]), tuple(cpus[name]), work[name]) for name in names}
 
 

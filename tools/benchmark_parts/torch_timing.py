@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .common import Timing
+from .common import Timing, interleave, ratio
 
 
 def add_device_arguments(parser: argparse.ArgumentParser, repeats: int) -> None:
@@ -49,32 +48,16 @@ def take_turns(
     """Times contenders in turns: process time on a CPU with one thread, else the clock, after synchronising a GPU."""
     import torch
 
-    def finish() -> None:
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-
+    finish = functools.partial(torch.cuda.synchronize, device) if device.type == 'cuda' else None
+    times = interleave(contenders, repeats, warmup=warmup, finish=finish)
     by_process = device.type == 'cpu' and torch.get_num_threads() == 1
-    clock = time.process_time if by_process else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    names = list(contenders)
-    for turn in range(repeats + warmup):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            finish()
-            start = clock()
-            contenders[name]()
-            finish()
-            if turn >= warmup:
-                times[name].append(clock() - start)
-    return {name: Timing(tuple(taken), tuple(taken)) for name, taken in times.items()}
+    taken = {name: timing.cpu if by_process else timing.wall for name, timing in times.items()}
+    return {name: Timing(seconds, seconds) for name, seconds in taken.items()}
 
 
 def slowdown(slow: Timing, base: Timing) -> tuple[float, float, float]:
     """(median, lower, upper quartile) of how many times as long ``slow`` takes as ``base``, turn by turn."""
-    ratios = [a / b for a, b in zip(slow.cpu, base.cpu)]
-    if len(ratios) < 2:
-        return ratios[0], ratios[0], ratios[0]
-    low, middle, high = statistics.quantiles(ratios, n=4, method='inclusive')
-    return middle, low, high
+    return ratio(base, slow)
 
 
 def kept_for_backward(forward: Callable[[], Any]) -> int:

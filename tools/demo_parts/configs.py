@@ -6,13 +6,12 @@ The files are there to be looked at and run again by hand.
 
 from __future__ import annotations
 
-import os
-import pprint
 from pathlib import Path
 from typing import Any
 
 from tools.demo_parts.budgets import Budget, Task
 from tools.demo_parts.layout import Detection, Scenes, Segmentation
+from tools.stage_parts.configs import log_interval, schedule
 
 DEMO_CONFIGS = Path(__file__).resolve().parents[2] / 'mmcfg' / 'demo'
 
@@ -28,9 +27,9 @@ def pretrain_config(index_file: Path, budget: Budget, seed: int) -> dict[str, An
             'dataset': {'index_file': str(index_file), 'size': budget.crop, 'seed': seed},
             'sampler': {'seed': seed},
         },
-        **_schedule(budget.pretrain_iterations),
+        **schedule(budget.pretrain_iterations),
         'default_hooks': {
-            'logger': _interval(budget.pretrain_iterations),
+            'logger': log_interval(budget.pretrain_iterations),
             'checkpoint': {'interval': budget.pretrain_iterations},
         },
         'custom_hooks': [{'type': 'mixedae.PretrainMeterHook', 'interval': max(1, budget.pretrain_iterations // 40)}],
@@ -115,32 +114,6 @@ def segmentation_config(data: Segmentation, budget: Budget, seed: int, checkpoin
     }
 
 
-def write_config(path: Path, base: str, overrides: dict[str, Any], title: str, commands: list[str]) -> Path:
-    """Write a config file that inherits mmcfg/demo/`base`. An unchanged file is left alone, its time too.
-
-    Args:
-        commands: lines that run it, for the docstring.
-    """
-    inherited = os.path.relpath(DEMO_CONFIGS / base, path.resolve().parent)
-    lines = [
-        f'"""{title}',
-        '',
-        'Written by tools/demo.py; run by',
-        '',
-        *[f'    {command}' for command in commands],
-        '"""',
-        '',
-    ]
-    lines += [f"_base_ = ['{Path(inherited).as_posix()}']", '']
-    for name, value in overrides.items():
-        lines.append(f'{name} = {pprint.pformat(value, width=110, sort_dicts=False)}')
-    text = '\n'.join(lines) + '\n'
-    if not path.is_file() or path.read_text(encoding='utf-8') != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding='utf-8')
-    return path
-
-
 def _backbone(budget: Budget, checkpoint: Path | None, blocks: tuple[int, ...]) -> dict[str, Any]:
     init = {'type': 'Pretrained', 'checkpoint': str(checkpoint)} if checkpoint else None
     return {'arch': _arch(budget), 'img_size': budget.crop, 'out_indices': blocks, 'init_cfg': init}
@@ -162,32 +135,7 @@ def _scenes(scenes: Scenes, names: dict[str, list[str]]) -> dict[str, Any]:
 
 def _fine_tuning(task: Task, seed: int) -> dict[str, Any]:
     return {
-        **_schedule(task.iterations),
-        'default_hooks': {'logger': _interval(task.iterations), 'checkpoint': {'interval': task.iterations}},
+        **schedule(task.iterations),
+        'default_hooks': {'logger': log_interval(task.iterations), 'checkpoint': {'interval': task.iterations}},
         'randomness': {'seed': seed},
     }
-
-
-def _schedule(iterations: int) -> dict[str, Any]:
-    """Warm-up over a tenth, then cosine to zero."""
-    warmup = max(1, iterations // 10)
-    return {
-        'max_iters': iterations,
-        'warmup_iters': warmup,
-        'train_cfg': {'max_iters': iterations},
-        'param_scheduler': [
-            {'type': 'LinearLR', 'start_factor': 0.01, 'by_epoch': False, 'begin': 0, 'end': warmup},
-            {
-                'type': 'CosineAnnealingLR',
-                'T_max': iterations - warmup,
-                'by_epoch': False,
-                'begin': warmup,
-                'end': iterations,
-            },
-        ],
-    }
-
-
-def _interval(iterations: int) -> dict[str, int]:
-    """A line of the log about 60 times in a run."""
-    return {'interval': max(1, iterations // 60)}

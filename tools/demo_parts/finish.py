@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 from mixedae.visualization import read_scalars
-from tools.demo_parts import facts, pictures
+from tools.demo_parts import pictures
+from tools.demo_parts.facts import pretrain_figures
 from tools.demo_parts.plan import STARTS, Plan
 from tools.demo_parts.report import build_report
+from tools.stage_parts import facts
 
 
 def finish(plan: Plan, records: dict[str, dict], commands: list[str]) -> Path:
@@ -57,7 +59,7 @@ def collect(plan: Plan, records: dict[str, dict], scalars: dict) -> dict:
         'hardware': facts.hardware(plan.amp),
         'versions': facts.versions(),
         'stages': records,
-        'pretrain': facts.pretrain_figures(scalars['pretrain']),
+        'pretrain': pretrain_figures(scalars['pretrain']),
     }
     for task in plan.tasks():
         metrics[task] = {

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.demo_parts.budgets import Budget
-from tools.demo_parts.configs import detection_config, pretrain_config, segmentation_config, write_config
+from tools.demo_parts.configs import DEMO_CONFIGS, detection_config, pretrain_config, segmentation_config
 from tools.demo_parts.layout import Layout, Scenes
-from tools.demo_parts.stages import Stage, relative
+from tools.demo_parts.stages import Stage
+from tools.stage_parts.commands import relative
+from tools.stage_parts.configs import write_config
 
 STARTS = {'pretrained': 'from the pre-trained checkpoint', 'scratch': 'from scratch'}
 TITLES = {'detection': 'detection (Mask R-CNN)', 'segmentation': 'segmentation (UPerNet)'}
@@ -69,9 +71,12 @@ class Plan:
         if self.amp:  # pre-training alone: the compiled ops of the detector are not all there in bfloat16
             command += ('--amp', '--cfg-options', 'optim_wrapper.dtype=bfloat16')
         write_config(
-            config, 'mixedae_vit-tiny-p16_crops-128.py', pretrain_config(self.index_file, self.budget, self.seed),
-            'Object-aware pre-training with MixedAE.', self._lines(command),
-        )  # fmt: skip
+            config,
+            DEMO_CONFIGS / 'mixedae_vit-tiny-p16_crops-128.py',
+            pretrain_config(self.index_file, self.budget, self.seed),
+            'Object-aware pre-training with MixedAE.',
+            self._lines(command),
+        )
         return Stage(
             name='pretrain',
             title='Pre-train on the crops (MixedAE)',
@@ -104,7 +109,7 @@ class Plan:
             part = self.layout.segmentation
             inputs = (part.train_images, part.train_labels, part.val_images, part.val_labels)
         title = f'{TITLES[task].capitalize()} {STARTS[start]}'
-        write_config(config, base, overrides, f'{title}.', self._lines(train, test))
+        write_config(config, DEMO_CONFIGS / base, overrides, f'{title}.', self._lines(train, test))
         return Stage(
             name=name,
             title=f'Fine-tune {TITLES[task]} {STARTS[start]}',

@@ -10,8 +10,8 @@ import numpy as np
 
 from mixedae.visualization import Page, curves, encode_image, palette, to_svg
 from mixedae.visualization.curves import Curve
-from tools.demo_parts.stages import clock
 from tools.demo_parts.verdicts import verdicts
+from tools.stage_parts.commands import clock
 
 Rows = Sequence[tuple[str, Sequence[np.ndarray | None]]]
 

@@ -134,13 +134,36 @@ def rename(state_dict: StateDict, prefix: str, rules: Rules) -> Converted:
             converted.blockers[name] = reason
             continue
         reason = first_match(name, REASONS[:1])
-        match = next((m for pattern, _ in compiled if (m := pattern.fullmatch(name))), None) if not reason else None
-        if match is None:
+        new = new_name(name, compiled) if not reason else None
+        if new is None:
             converted.left_out[name] = reason or first_match(name, REASONS) or 'no part of a ViT encoder'
         else:
-            replacement = next(text for pattern, text in compiled if pattern is match.re)
-            converted.put(match.expand(replacement), weight, name)
+            converted.put(new, weight, name)
     return finish(converted)
+
+
+def rename_all(weights: StateDict, rules: Rules) -> StateDict:
+    """Renames weights of which every one has a rule.
+
+    Raises:
+        KeyError: one has none.
+    """
+    renamed = {}
+    for name, weight in weights.items():
+        new = new_name(name, rules)
+        if new is None:
+            raise KeyError(f'no rule for the weight {name}')
+        renamed[new] = weight
+    return renamed
+
+
+def new_name(name: str, rules: Iterable[tuple[str | re.Pattern[str], str]]) -> str | None:
+    """The name that the first rule makes of it whose pattern is the whole name; None where there is none."""
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(replacement)
+    return None
 
 
 def first_match(name: str, table: Iterable[tuple[str, str]]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from mixedae.checkpoints.formats.base import Converted, Format, StateDict, has_name, rename
+from mixedae.checkpoints.formats.base import Converted, Format, StateDict, has_name, rename, rename_all
 
 _PREFIX = r'(?:(?:vit|beit|deit|dinov2)\.)?'
 _OLD, _NEW = r'encoder\.layer\.(\d+)\.', r'layers\.(\d+)\.'
@@ -60,6 +60,7 @@ _BACK = (
     (r'pos_embed', 'embeddings.position_embeddings'),
     (r'patch_embed\.proj\.(.+)', r'embeddings.patch_embeddings.projection.\1'),
     (r'norm\.(.+)', r'layernorm.\1'),
+    (r'blocks\.(\d+)\.attn\.(query|key|value)\.(.+)', r'encoder.layer.\1.attention.attention.\2.\3'),
     (r'blocks\.(\d+)\.attn\.proj\.(.+)', r'encoder.layer.\1.attention.output.dense.\2'),
     (r'blocks\.(\d+)\.mlp\.fc1\.(.+)', r'encoder.layer.\1.intermediate.dense.\2'),
     (r'blocks\.(\d+)\.mlp\.fc2\.(.+)', r'encoder.layer.\1.output.dense.\2'),
@@ -70,13 +71,13 @@ _BACK = (
 
 def to_huggingface(weights: StateDict) -> StateDict:
     """Names of ``ViTModel`` and of ``ViTMAEModel``, which are the same."""
-    renamed = {}
+    split = {}
     for name, weight in weights.items():
-        match = re.fullmatch(r'blocks\.(\d+)\.attn\.qkv\.(weight|bias)', name)
+        match = re.fullmatch(r'(blocks\.\d+\.attn)\.qkv\.(weight|bias)', name)
         if match:
-            for word, part in zip(_LETTERS, weight.chunk(3)):
-                renamed[f'encoder.layer.{match[1]}.attention.attention.{word}.{match[2]}'] = part.contiguous()
-            continue
-        pattern, replacement = next((p, text) for p, text in _BACK if re.fullmatch(p, name))
-        renamed[re.sub(pattern, replacement, name)] = weight
-    return renamed
+            split |= {
+                f'{match[1]}.{word}.{match[2]}': part.contiguous() for word, part in zip(_LETTERS, weight.chunk(3))
+            }
+        else:
+            split[name] = weight
+    return rename_all(split, _BACK)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from mixedae.checkpoints.formats.base import Converted, Format, StateDict, has_name, rename
+from mixedae.checkpoints.formats.base import Converted, Format, StateDict, has_name, rename, rename_all
 
 _LAYER = r'layers\.(\d+)\.'
 _RULES = (
@@ -64,9 +64,4 @@ _BACK = (
 
 def to_mmpretrain(weights: StateDict) -> StateDict:
     """Names of mmpretrain's ``VisionTransformer`` as a backbone."""
-    renamed = {}
-    for name, weight in weights.items():
-        match = next(m for pattern, _ in _BACK if (m := re.fullmatch(pattern, name)))
-        replacement = next(text for pattern, text in _BACK if pattern == match.re.pattern)
-        renamed['backbone.' + match.expand(replacement)] = weight
-    return renamed
+    return {f'backbone.{name}': weight for name, weight in rename_all(weights, _BACK).items()}

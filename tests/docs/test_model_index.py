@@ -1,0 +1,113 @@
+"""model-index.yml and the metafiles: every config once, as it is, with the paper's numbers marked as the paper's."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools import get_flops, model_index
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINED_BY_DEMO = {
+    'mixedae_vit-tiny-p16_crops-128',
+    'mixedae_vit-tiny-p16_mask-rcnn_coco-format',
+    'mixedae_vit-tiny-p16_upernet_label-maps',
+}
+
+
+def read(path):
+    return yaml.safe_load((ROOT / path).read_text(encoding='utf-8'))
+
+
+@pytest.fixture(scope='module')
+def metafiles():
+    return [read(path) for path in read('model-index.yml')['Import']]
+
+
+@pytest.fixture(scope='module')
+def models(metafiles):
+    return {model['Name']: model for metafile in metafiles for model in metafile['Models']}
+
+
+def test_models__every_config_is_listed_once(metafiles):
+    listed = [model['Config'] for metafile in metafiles for model in metafile['Models']]
+    there = [path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmcfg').rglob('*.py') if '_base_' not in path.parts]
+    assert sorted(listed) == sorted(there)
+    names = [model['Name'] for metafile in metafiles for model in metafile['Models']]
+    assert len(set(names)) == len(names)
+
+
+def test_models__have_what_openmim_and_papers_with_code_read(metafiles, models):
+    collections = {c['Name']: c for metafile in metafiles for c in metafile.get('Collections', ())}
+    for collection in collections.values():
+        assert collection['Paper']['URL'].startswith('https://arxiv.org/abs/') and collection['Paper']['Title']
+        assert (ROOT / collection['README']).is_file()
+        assert collection['Metadata']['Architecture'] == ['Vision Transformer']
+    for name, model in models.items():
+        assert {'Name', 'In Collection', 'Config', 'Metadata', 'Results', 'Weights'} <= set(model), name
+        assert model['In Collection'] in collections
+        assert Path(model['Config']).stem == name
+        metadata = model['Metadata']
+        assert isinstance(metadata['Parameters'], int) and metadata['Parameters'] > 1e6
+        assert ('Epochs' in metadata) != ('Iterations' in metadata)
+        assert metadata['Batch Size'] > 0 and metadata['Training Data']
+        assert all(other in models for other in model.get('Downstream', ()))
+
+
+def test_models__no_row_claims_results_or_weights_that_we_do_not_have(models):
+    for name, model in models.items():
+        assert model['Results'] is None and model['Weights'] is None
+        assert model['Metadata']['Trained'].startswith('by `make demo`' if name in TRAINED_BY_DEMO else 'not by us')
+
+
+def test_models__numbers_of_the_paper_stand_under_their_pretraining(models):
+    found = {
+        (re.search(r'full|\d+e', name)[0], result['Dataset'], metric): (value, (result.get('Metrics of MAE') or {}))
+        for name, model in models.items()
+        for result in model['Metadata'].get('Numbers of the Paper', ())
+        for metric, value in result['Metrics'].items()
+    }
+    assert found == {
+        ('1600e', 'ImageNet-1k', 'Top 1 Accuracy'): (83.9, {'Top 1 Accuracy': 83.6}),
+        ('1600e', 'ADE20K', 'mIoU'): (49.8, {'mIoU': 48.1}),
+        ('800e', 'ADE20K', 'mIoU'): (48.7, {}),
+        ('full', 'ImageNet-1k', 'Top 1 Accuracy'): (83.7, {}),
+        ('300e', 'COCO 2017', 'box AP over MAE'): (0.6, {}),
+        ('800e', 'COCO 2017', 'box AP over MAE'): (0.9, {}),
+        ('1600e', 'COCO 2017', 'box AP over MAE'): (0.9, {}),
+        ('300e', 'COCO 2017', 'mask AP over MAE'): (0.5, {}),
+        ('800e', 'COCO 2017', 'mask AP over MAE'): (0.6, {}),
+        ('1600e', 'COCO 2017', 'mask AP over MAE'): (0.7, {}),
+    }
+    for name, model in models.items():
+        if 'Numbers of the Paper' in model['Metadata']:
+            assert 'vit-base' in name and model['Downstream']
+
+
+def test_models__are_those_of_the_configs(models):
+    """If this fails: `python tools/model_index.py` writes the files anew."""
+    pytest.importorskip('mmcv.ops', reason="detectors need mmcv's ops", exc_type=ImportError)
+    for folder in model_index.FOLDERS:
+        for path in model_index.configs(folder):
+            expected = model_index.entry(path)
+            expected['Metadata'] = {**model_index.sizes(path), **expected['Metadata']}
+            assert models[path.stem] == expected
+
+
+@pytest.mark.parametrize('name', ['mixedae_vit-tiny-p16_8xb512-amp-coslr-300e_in1k', 'mixedae_vit-tiny-p16_crops-128'])
+def test_models__sizes_are_those_that_get_flops_prints(models, name):
+    text = '\n'.join(get_flops.report(str(ROOT / models[name]['Config']), None, kept=False))
+    total, parameters = (re.search(rf'^  {row} +([\d.]+)', text, flags=re.M)[1] for row in ('total', 'parameters'))
+    assert float(total) == pytest.approx(models[name]['Metadata']['FLOPs'] / 1e9, abs=5e-4)
+    assert float(parameters) == pytest.approx(models[name]['Metadata']['Parameters'] / 1e6, abs=5e-3)
+
+
+def test_models__known_sizes(models):
+    def parameters(name):
+        return models[name]['Metadata']['Parameters']
+
+    assert parameters('mixedae_vit-base-p16_finetune_8xb128-amp-coslr-100e_in1k') == 86567656  # timm's ViT-B/16
+    assert models['mixedae_vit-base-p16_8xb512-amp-coslr-1600e_in1k']['Metadata']['Batch Size'] == 4096
+    small_gpu = models['mixedae_vit-base-p16_vitdet-mask-rcnn_1xb2-bf16-acc8-lsj-25e_coco-640']['Metadata']
+    assert small_gpu['Batch Size'] == 16  # 2 images, gradients of 8 steps added up

@@ -1,0 +1,1 @@
+"""The parts of tools/reproduce.py: data -> budget x variant -> configs -> stages -> results -> claims -> tables."""

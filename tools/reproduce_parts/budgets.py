@@ -1,0 +1,110 @@
+"""What a budget buys: sizes, iterations and images of every stage, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TASKS = ('probe', 'topk', 'dense', 'camvid', 'ade', 'super12', 'person')
+"""Evaluations of a checkpoint: kNN and linear probe; TopK accuracy; linear heads on frozen patches; fine-tuned mIoU on
+CamVid and ADE20K; fine-tuned box and mask AP of 12 classes; fine-tuned box AP of persons."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A fine-tuning run. `size`: (width, height) a detection image fits in; (height, width) of a segmentation crop."""
+
+    iterations: int
+    batch: int
+    size: tuple[int, int]
+    val_images: int  # at most so many are tested, evenly spaced
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Linear heads on frozen patches: images are scaled to (height, width); at most so many are used."""
+
+    size: tuple[int, int]
+    train_images: int
+    val_images: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One row of the table.
+
+    `iterations` are those of MixedAE; the other variants get as many as make their counted operations equal.
+    """
+
+    iterations: int
+    batch: int  # source images of a step
+    dense: Dense
+    camvid: Tuning
+    ade: Tuning
+    super12: Tuning
+    person: Tuning
+    tasks: tuple[str, ...]
+    probe_images: tuple[int, int]  # labelled images, train and val
+    topk_images: int
+    crop: int = 128
+    lr: float = 1e-3
+    arch: str | dict = 'tiny'
+    width: int = 192
+    blocks: tuple[int, int, int, int] = (3, 5, 7, 11)  # of segmentation; detection takes the last
+    decoder: tuple[int, int, int] = (128, 2, 4)  # width, blocks, heads
+    light_decoder: tuple[int, int, int] = (128, 2, 4)  # of full mode
+    precision: str = 'float32'  # 'bfloat16': pre-training under AMP
+    device_data: bool = False  # decoded scenes stay in the memory of the device
+    keep_every: int = 250  # iterations between two checkpoints of pre-training
+
+
+BUDGETS = {
+    # One seed of all variants is meant for about 75 minutes of two idle cores; see docs/results.md for what it took.
+    'cpu': Budget(
+        iterations=1500,
+        batch=64,
+        dense=Dense((160, 208), 1000, 400),
+        camvid=Tuning(250, 8, (128, 128), 101),
+        ade=Tuning(500, 8, (128, 128), 400),
+        super12=Tuning(600, 4, (192, 192), 218),
+        person=Tuning(400, 4, (160, 160), 300),
+        tasks=('probe', 'topk', 'dense', 'camvid'),
+        probe_images=(2000, 1000),
+        topk_images=512,
+    ),
+    # For one large GPU; written and tested on CPU in small, never run on a GPU yet.
+    'gpu': Budget(
+        iterations=20_000,
+        batch=256,
+        dense=Dense((240, 320), 1600, 400),
+        camvid=Tuning(2000, 16, (224, 224), 101),
+        ade=Tuning(4000, 16, (224, 224), 400),
+        super12=Tuning(4000, 16, (320, 320), 218),
+        person=Tuning(4000, 16, (224, 224), 500),
+        tasks=TASKS,
+        probe_images=(2000, 1000),
+        topk_images=1024,
+        precision='bfloat16',
+        device_data=True,
+        keep_every=5000,
+    ),
+    # For the tests: every stage runs, nothing is learned.
+    'micro': Budget(
+        iterations=4,
+        batch=16,
+        dense=Dense((64, 64), 8, 4),
+        camvid=Tuning(1, 2, (64, 64), 2),
+        ade=Tuning(1, 2, (64, 64), 2),
+        super12=Tuning(1, 2, (64, 64), 2),
+        person=Tuning(1, 2, (64, 64), 2),
+        tasks=('probe', 'topk', 'dense', 'camvid'),
+        probe_images=(20, 10),
+        topk_images=8,
+        crop=64,
+        arch=dict(embed_dim=48, depth=4, num_heads=3),
+        width=48,
+        blocks=(0, 1, 2, 3),
+        decoder=(32, 1, 2),
+        light_decoder=(32, 1, 2),
+        keep_every=2,
+    ),
+}

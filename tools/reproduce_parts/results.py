@@ -1,0 +1,112 @@
+"""What the finished stages found, one row for each variant and seed: the content of results.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tools.reproduce_parts.running import Journey, read_json, write_json
+from tools.reproduce_parts.variants import VARIANTS
+from tools.stage_parts.facts import test_figures
+
+BEGIN, END = '<!-- results: written by tools/reproduce.py -->', '<!-- end of the results -->'
+
+if TYPE_CHECKING:
+    from tools.reproduce_parts.plan import Plan
+
+
+def summarise(plan: Plan, journey: Journey, budget: str) -> Path:
+    """Write results.json and results.md; returns the path of the second."""
+    from tools.reproduce_parts.tables import page
+
+    results = collect(plan, journey, budget)
+    write_json(plan.work_dir / 'results.json', results)
+    path = plan.work_dir / 'results.md'
+    path.write_text(page(results), encoding='utf-8')
+    return path
+
+
+def publish(results: dict[str, Any], docs: Path) -> Path:
+    """Put the results into docs/results.md (between its two markers), its figure and raw figures beside it.
+
+    Raises:
+        ValueError: the page has no markers.
+    """
+    from mixedae.analysis.figures import save_figure
+    from tools.reproduce_parts.figures import transfer_figure
+    from tools.reproduce_parts.tables import page
+
+    path = docs / 'results.md'
+    text = path.read_text(encoding='utf-8')
+    if BEGIN not in text or END not in text:
+        raise ValueError(f'{path} lacks the lines {BEGIN} and {END}, between which the results go.')
+    shown = page(results)
+    figure = transfer_figure(results['runs'])
+    if figure is not None:
+        save_figure(figure, docs / 'images' / 'results.png')
+        shown += '\n![Each run as a dot, the mean of each variant as a tick](images/results.png)\n'
+    head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    path.write_text(f'{head}\n\n{shown}\n{tail}', encoding='utf-8')
+    write_json(docs / 'images' / 'results.json', results)
+    return path
+
+
+def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
+    """Rows of finished pre-trainings with the metrics of their finished evaluations; nothing is filled in."""
+    lengths = plan.lengths
+    stages = {stage.name: stage for stage in journey.stages}
+    rows = []
+    for seed in plan.seeds:
+        for variant in plan.variants:
+            record = journey.record(stages[f'pretrain_{variant}_s{seed}'])
+            if record is None:
+                continue
+            row = {
+                'variant': variant,
+                'title': VARIANTS[variant].title,
+                'windows': VARIANTS[variant].windows if VARIANTS[variant].trained else '',
+                'seed': seed,
+                **lengths[variant],
+                'pretrain_seconds': record['seconds'] if VARIANTS[variant].trained else 0.0,
+                'finished': record['finished'],
+                'hardware': record['hardware'],
+                'commit': record['commit'],
+                'fingerprint': record['fingerprint'],
+                'metrics': {},
+                'seconds': {},
+            }
+            for task in plan.tasks:
+                stage = stages.get(f'{task}_{variant}_s{seed}')
+                done = journey.record(stage) if stage else None
+                if done:
+                    row['metrics'].update(read_metrics(task, plan.result(task, variant, seed)))
+                    row['seconds'][task] = done['seconds']
+            rows.append(row)
+    return {
+        'budget': budget,
+        'settings': json.loads(json.dumps(vars(plan.budget), default=vars)),
+        'versions': journey.facts.get('versions', {}),
+        'runs': rows,
+    }
+
+
+def read_metrics(task: str, path: Path) -> dict[str, float]:
+    """The figures of an evaluation under the names of the tables, all in per cent."""
+    content = read_json(path) or {}
+    if task == 'probe':
+        return {name: 100 * value for name, value in content.items()}
+    if task == 'dense':
+        return {f'dense_{name}': value for name, value in content.items()}
+    if task == 'topk':
+        found = {}
+        for name, key in (('model', 'topk'), ('model, segments left out', 'topk_content')):
+            if name in content['models']:
+                layers = [100 * layer['topk_acc'] for layer in content['models'][name]['layers']]
+                found.update({f'{key}_last': layers[-1], f'{key}_mean': sum(layers) / len(layers)})
+        return found
+    figures = test_figures(path)
+    if task in ('camvid', 'ade'):
+        return {f'{task}_miou': figures['mIoU']}
+    kinds = {'bbox_mAP': 'box', 'segm_mAP': 'mask'}
+    return {f'{task}_{kinds[name]}': 100 * value for name, value in figures.items() if name in kinds}
