@@ -50,6 +50,15 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def for_roi_align(x: Tensor) -> Tensor:
+    """A map ``(B, C, H, W)`` as mmcv's RoIAlign needs it: float32, and row by row in memory.
+
+    The kernel does not ask how its input lies in memory: given a permuted or channels-last map, it reads other values
+    without a word. mmcv has no bfloat16 kernel.
+    """
+    return at_least_float32(x).contiguous()
+
+
 @MODELS.register_module()
 class MultiBlockPyramid(BaseModule):
     """BEiT's and MAE's pyramid: the maps of four blocks, each to a stride of its own.
@@ -85,7 +94,7 @@ class MultiBlockPyramid(BaseModule):
         """Four maps ``(B, D, h, w)`` to maps at strides P/4, P/2, P, 2P."""
         if len(inputs) != 4:
             raise ValueError(f'MultiBlockPyramid takes four maps, got {len(inputs)}: set four out_indices.')
-        return tuple(op(x) for op, x in zip((self.up4, self.up2, self.same, self.down2), inputs))
+        return tuple(op(x).contiguous() for op, x in zip((self.up4, self.up2, self.same, self.down2), inputs))
 
 
 @MODELS.register_module()
@@ -95,8 +104,8 @@ class SimpleFeaturePyramid(BaseModule):
     Strides 4, 8, 16, 32 (for P = 16): two deconvolutions to ``D/2`` and ``D/4`` channels with norm and GELU between,
     one to ``D/2``, nothing, max-pool; then conv 1x1, norm, conv 3x3, norm, without bias. Further levels are every
     second place of the level before, as RPN's stride 64 in detectron2 and mmdet. ``start_level`` leaves fine ones out:
-    1 for heads that begin at stride 8 (RetinaNet, FCOS, DINO). The maps are float32 under autocast too: see
-    :class:`Float32Maps`.
+    1 for heads that begin at stride 8 (RetinaNet, FCOS, DINO). The maps are float32 under autocast too, and
+    contiguous: see :func:`for_roi_align`.
 
     Source: ViTDet (arXiv 2203.16527), section 3 and its detectron2 code.
 
@@ -151,7 +160,7 @@ class SimpleFeaturePyramid(BaseModule):
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The last map ``(B, D, h, w)`` to ``num_outs`` maps ``(B, out_channels, ...)`` of falling size."""
         x = inputs if isinstance(inputs, torch.Tensor) else inputs[-1]
-        outs = [at_least_float32(level(x)) for level in self.levels]
+        outs = [for_roi_align(level(x)) for level in self.levels]
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], kernel_size=1, stride=2))
         return tuple(outs)
@@ -159,30 +168,38 @@ class SimpleFeaturePyramid(BaseModule):
 
 @MODELS.register_module()
 class Float32Maps(BaseModule):
-    """Maps in float32, the last of a detector's necks where that is mmdet's ``FPN``.
+    """Maps in float32 and contiguous, the last of a detector's necks where that is mmdet's ``FPN``.
 
-    mmdet gives RoIAlign its boxes in the type of the maps, and mmcv has no bfloat16 RoIAlign; in float16 a coordinate
+    See :func:`for_roi_align`. mmdet also gives RoIAlign its boxes in the type of the maps: in float16 a coordinate
     beyond 1024 is rounded to a whole pixel. Convolutions of the heads go on in half precision under autocast.
     """
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Half-precision maps to float32; others stay as they are."""
-        return tuple(at_least_float32(x) for x in inputs)
+        """Maps ``(B, C, H, W)`` to the same values in float32, in memory row by row."""
+        return tuple(for_roi_align(x) for x in inputs)
 
 
 @MODELS.register_module()
 class MapNorm(BaseModule):
-    """Batch norm on every map, without scale and shift: what a linear head on frozen features needs and no more.
+    """Batch norm on every map, without scale and shift: each channel with mean 0 and variance 1 over the batch.
+
+    What is alike in all patches is most of a pre-trained ViT's map (93 % of its squares in our ViT-Ti/16 of docs/results.md):
+    a linear head on frozen features, or a detector whose head and neck have LayerNorm only and little time, learns from
+    the rest.
 
     Args:
         in_channels: D of the backbone.
+        norm: ``'SyncBN'`` or ``'BN'``.
         init_cfg: MMEngine's.
     """
 
-    def __init__(self, in_channels: int, init_cfg: dict | None = None) -> None:
+    def __init__(self, in_channels: int, norm: str = 'SyncBN', init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.norm = nn.SyncBatchNorm(in_channels, affine=False)
+        kinds = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
+        if norm not in kinds:
+            raise ValueError(f"norm must be 'BN' or 'SyncBN', not '{norm}'.")
+        self.norm = kinds[norm](in_channels, affine=False)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps ``(B, D, h, w)`` to maps of the same sizes, each channel with mean 0 and variance 1 over the batch."""
+        """Maps ``(B, D, h, w)`` to maps of the same sizes."""
         return tuple(self.norm(x) for x in inputs)
