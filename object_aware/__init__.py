@@ -12,8 +12,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .baselines import SceneCropDataset
     from .building import build_crop_index, content_hash
     from .dataset import ObjectCropDataset
+    from .device_scenes import DeviceScenes, WindowDataset
     from .images import ImageDataset
     from .index import CropIndex
     from .sampler import GroupSampler, InfiniteGroupSampler
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     'CropIndex',
+    'DeviceScenes',
     'GroupSampler',
     'ImageDataset',
     'InfiniteGroupSampler',
     'ObjectCropDataset',
+    'SceneCropDataset',
     'Scenes',
     'ShardedCropDataset',
+    'WindowDataset',
     'WindowMeasure',
     'WindowRules',
     'build_crop_index',
@@ -44,12 +49,15 @@ __all__ = [
 
 _MODULE_OF = {
     'CropIndex': 'index',
+    'DeviceScenes': 'device_scenes',
     'GroupSampler': 'sampler',
     'ImageDataset': 'images',
     'InfiniteGroupSampler': 'sampler',
     'ObjectCropDataset': 'dataset',
+    'SceneCropDataset': 'baselines',
     'Scenes': 'scenes',
     'ShardedCropDataset': 'sharded',
+    'WindowDataset': 'device_scenes',
     'build_crop_index': 'building',
     'content_hash': 'building',
     'read_scenes': 'scenes',

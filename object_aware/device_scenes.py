@@ -70,7 +70,7 @@ class DeviceScenes(ImgDataPreprocessor):
         size: (height, width) of the crops or one number.
         image_root: replaces the folder of the images when the data moved.
         limit_gib: memory that the scenes may take.
-        mean, std, ...: as of ``mmengine.ImgDataPreprocessor``.
+        options: ``mean``, ``std`` and others of ``mmengine.ImgDataPreprocessor``.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ def outline(
             done += len(block)
             if progress is not None:
                 progress(done, size)
-            if state[WRONG]:
+            if state[WRONG] or state[KEYS] >= _MAX_KEYS:  # there is no room for more values
                 break
         if state[WRONG] == NOT_AN_OBJECT:
             return None

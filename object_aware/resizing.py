@@ -63,8 +63,13 @@ def resize_window(pixels, x1, y1, x2, y2, flip, out):
         x1, y1, x2, y2: the window in pixels, 0 <= x1 < x2 <= w and 0 <= y1 < y2 <= h.
         flip: mirror the result left to right.
         out: (3, H, W) uint8, is filled.
+
+    Raises:
+        ValueError: another window.
     """
     height, width = pixels.shape[0], pixels.shape[1]
+    if not (0.0 <= x1 < x2 <= width and 0.0 <= y1 < y2 <= height):  # nor NaN: nothing else is checked below
+        raise ValueError('A window lies outside its pixels, or has no area.')
     out_height, out_width = out.shape[1], out.shape[2]
     left, taps_x, weights_x = _weights(x1, x2, width, out_width)
     upper, taps_y, weights_y = _weights(y1, y2, height, out_height)

@@ -40,6 +40,8 @@ def next_length(data, at, stop, k, before):
 @jit
 def decode(data, start, stop, width, height):
     """Runs by column of the mask in ``data[start:stop]``."""
+    if start < 0 or stop > len(data):
+        raise ValueError(_DAMAGED)
     before = np.zeros(2, dtype=np.int64)
     total = np.int64(width) * np.int64(height)
     runs, first, last = 0, -1, -1

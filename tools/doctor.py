@@ -82,8 +82,8 @@ for device in ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']:
 note = 'nms and roi_align ran on ' + device
 """
 PARTS = (
-    Part('torch', 'torch', ALL, (2, 0), (), 'torch>=2.0', TORCH),
-    Part('torchvision', 'torchvision', ALL, (0, 15), (), 'torchvision>=0.15', TORCHVISION),
+    Part('torch', 'torch', ALL, (2, 1), (), 'torch>=2.1', TORCH),
+    Part('torchvision', 'torchvision', ALL, (0, 16), (), 'torchvision>=0.16', TORCHVISION),
     Part('timm', 'timm', ALL, (0, 9, 16), (), 'timm>=0.9.16', 'import timm; version = timm.__version__'),
     Part('pycocotools', 'pycocotools', ALL, (2, 0), (), 'pycocotools', PYCOCOTOOLS),
     Part('mmengine', 'mmengine', ALL, (0, 10), (1,), 'onedl-mmengine>=0.10.8,<0.11',

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     stages = plan.stages()
     places = {str(args.work_dir): 'WORK', str(plan.data.root): 'DATA', str(ROOT): 'ROOT'}
     journey = Journey(
-        stages, args.work_dir, ROOT, args.jobs, args.threads, facts(), places,
-        lambda: summarise(plan, journey, args.budget),
+        stages, args.work_dir, ROOT, args.jobs, args.threads, facts, places,
+        changed=lambda: summarise(plan, journey, args.budget),
     )  # fmt: skip
     if args.summarise:
         print(f'wrote {summarise(plan, journey, args.budget)}')
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(f'{args.work_dir} is in use by another run of this tool: wait, or take another') from None
+        journey.shared = (lock.fileno(),)  # a child that outlives a killed parent keeps the folder in use
         start = time.monotonic()
         complete = journey.run()
         if args.publish:
@@ -108,10 +110,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def facts() -> dict:
-    """Machine, versions and commit, for the stamps."""
+    """Machine, versions and present commit, for the stamps."""
+    return {**machine(), 'commit': commit()}
+
+
+@lru_cache(maxsize=1)
+def machine() -> dict:
+    """Device and versions."""
     from tools.stage_parts.facts import hardware, versions
 
-    return {'hardware': hardware(amp=False)['device'], 'versions': versions(), 'commit': commit()}
+    return {'hardware': hardware(amp=False)['device'], 'versions': versions()}
 
 
 def commit() -> str:

@@ -61,6 +61,7 @@ def draw_into(cfg, folder: str) -> None:
     if 'Det' in hook['type']:
         hook['test_out_dir'] = folder
     else:
+        hook['interval'] = 1  # stock mmseg draws every 50th batch
         cfg.visualizer['save_dir'] = folder
 
 

@@ -22,7 +22,7 @@ from object_aware.synthetic import write_demo_data
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parents[1] / 'mmcfg' / 'demo' / 'mixedae_vit-tiny-p16_crops-128.py'
-CROPS = (3, 12, 27, 40)  # those of mixing.png
+CROPS = (3, 12, 27, 40)  # four objects of four scenes, picked for the eye
 HIDDEN = np.uint8(225)  # grey of a patch that is not in the mix
 
 

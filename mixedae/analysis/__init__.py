@@ -5,6 +5,7 @@ Not imported by :mod:`mixedae` itself: analysis needs the data package and matpl
 """
 
 from mixedae.analysis.cls_attention import all_global, box_shares, cls_attention, concentration
+from mixedae.analysis.contrastive_bounds import contrastive_floor, contrastive_uniform
 from mixedae.analysis.frozen_features import FrozenFeatures, frozen_features, labelled_batches, spaced
 from mixedae.analysis.gaussian import conditional_information, information, mixing_information, pair_covariance
 from mixedae.analysis.inputs import ImageSet, load_images, load_model, normalise
@@ -38,6 +39,8 @@ __all__ = [
     'cls_attention',
     'concentration',
     'conditional_information',
+    'contrastive_floor',
+    'contrastive_uniform',
     'count_operations',
     'crop_pairs',
     'estimate_mixing',

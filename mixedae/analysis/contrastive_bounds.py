@@ -6,14 +6,13 @@ import math
 
 
 def contrastive_floor(num_patches: int, group_size: int, temperature: float = 0.25) -> float:
-    r"""Least value of the loss with separate positives; no features reach less.
+    """Least value of the loss with separate positives; no features reach less.
 
-    With m = L / g patches of each image, the mean over positives and Jensen's inequality (exp over the positives of an
-    anchor, log-sum-exp over the anchors) leave at least
-    :math:`\ln\big(m - 1 + (L - m)\, e^{(\bar s_- - \bar s_+) / \tau}\big)`, where the bars are mean similarities of
-    negative and positive pairs. The positive one is at most 1. The sum of all L unit vectors has a length of at least
-    0, so the negative one is then at least -1 / (g - 1). Reached by features that are one corner of a simplex for each
-    image.
+    ``ln(m - 1 + (L - m) * exp(-g / (g - 1) / τ))`` with m = L / g patches of each image. The mean over positives and
+    Jensen's inequality (exp over the positives of an anchor, log-sum-exp over the anchors) leave at least
+    ``ln(m - 1 + (L - m) * exp((n - p) / τ))``, where p and n are the mean similarities of positive and negative pairs.
+    p is at most 1. The sum of all L unit vectors has a length of at least 0, so n is then at least -1 / (g - 1).
+    Reached by features that are one corner of a simplex for each image.
 
     Args:
         num_patches: L.

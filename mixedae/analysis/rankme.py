@@ -8,15 +8,12 @@ from torch import Tensor
 
 @torch.no_grad()
 def rankme(features: Tensor, eps: float = 1e-7) -> float:
-    r"""Effective rank of a feature matrix (Garrido et al., arXiv 2210.02885, Eq. 1 there).
+    """Effective rank of a feature matrix (Garrido et al., arXiv 2210.02885).
 
-    With the singular values :math:`\sigma_k` of ``features`` (not centred),
-
-    .. math:: p_k = \sigma_k / \lVert\sigma\rVert_1 + \epsilon, \qquad
-              \mathrm{RankMe} = \exp\Big(-\sum_k p_k \log p_k\Big),
-
-    between 1 (all features are multiples of one vector: collapsed) and min(N, D) (all directions used alike). It needs
-    no labels. Compare values of the same N and D only; the paper takes N = 25,600.
+    With the singular values σ of ``features``, which are not centred: ``p = σ / sum(σ) + eps`` and
+    ``RankMe = exp(-sum(p * ln p))``. It lies between 1 (all features are multiples of one vector: collapsed) and
+    min(N, D) (all directions used alike) and needs no labels. Compare values of the same N and D only; the paper takes
+    N = 25,600.
 
     Args:
         features: ``(N, D)``.

@@ -10,6 +10,7 @@ from mixedae.engine.picture_hook import PictureHook
 from mixedae.engine.probe_hook import ProbeHook
 from mixedae.engine.quarantine_hook import QuarantineHook
 from mixedae.engine.runner import SafeRunner
+from mixedae.engine.sharding import FullySharded
 from mixedae.engine.signals import StopHook
 from mixedae.engine.throughput_hook import ThroughputHook
 
@@ -18,6 +19,7 @@ __all__ = [
     'ExactEpochLoop',
     'ExactIterLoop',
     'FiniteHook',
+    'FullySharded',
     'GuardedAmpOptimWrapper',
     'GuardedOptimWrapper',
     'LayerDecayOptimWrapperConstructor',

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mixedae.engine.files import write_checkpoint
+from mixedae.engine.sharding import whole
 
 KIND = 'mixedae capture of a training step'
 
@@ -42,7 +43,7 @@ def write_capture(runner: Runner, batch: Any, random_state: dict | None, outputs
         iter=runner.iter,
         seed=runner.seed,
         random=random_state,
-        state_dict={name: value.detach().cpu() for name, value in model.state_dict().items()},
+        state_dict={name: whole(value.detach()).cpu() for name, value in model.state_dict().items()},
         batch=batch if plain(batch) else None,
         place=None if stream is None else stream.last_batch(),
         losses={key: float(torch.as_tensor(value).detach()) for key, value in (outputs or {}).items()},

@@ -20,7 +20,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 @DATASETS.register_module()
 class LabelledImages(Dataset):
-    """A folder of class folders: ``root/<class>/*.jpg``; classes are numbered in the order of their names.
+    """A folder of class folders, ``root/<class>/*.jpg``, numbered in the order of their names; or a list of files.
 
     Args:
         root: the folder.
@@ -29,6 +29,12 @@ class LabelledImages(Dataset):
         augment: further arguments of ``timm.data.create_transform`` in training, e.g.
             ``dict(auto_augment='rand-m9-mstd0.5-inc1', re_prob=0.25)``, ``dict(scale=(0.2, 1.0))``.
         classes: names of the class folders, in order; None takes all folders.
+        list_file: text file with one ``path label`` a line, the path relative to ``root``, the label a whole number
+            from 0; then only these images, in this order. ``classes`` then are names for the labels, if given.
+
+    Raises:
+        FileNotFoundError: the folder or the list is missing.
+        ValueError: there is no image, or a line of the list is not ``path label``.
     """
 
     def __init__(
@@ -38,17 +44,27 @@ class LabelledImages(Dataset):
         train: bool = True,
         augment: dict | None = None,
         classes: Sequence[str] | None = None,
+        list_file: str | Path | None = None,
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f'The folder of labelled images {self.root} does not exist; set `root`.')
-        self.classes = list(classes or sorted(p.name for p in self.root.iterdir() if p.is_dir()))
-        self.samples = [
-            (str(file), label)
-            for label, name in enumerate(self.classes)
-            for file in sorted((self.root / name).iterdir())
-            if file.suffix.lower() in SUFFIXES
-        ]
+        if list_file is not None:
+            self.samples = read_list(Path(list_file), self.root)
+            self.classes = list(classes or map(str, range(max(label for _, label in self.samples) + 1)))
+        else:
+            self.classes = list(classes or sorted(p.name for p in self.root.iterdir() if p.is_dir()))
+            missing = [name for name in self.classes if not (self.root / name).is_dir()]
+            if missing:
+                raise FileNotFoundError(
+                    f'{self.root} has no folder of the class {missing[0]}, which is one of `classes`.'
+                )
+            self.samples = [
+                (str(file), label)
+                for label, name in enumerate(self.classes)
+                for file in sorted((self.root / name).iterdir())
+                if file.suffix.lower() in SUFFIXES
+            ]
         if not self.samples:
             raise ValueError(
                 f'{self.root} has no class folder with images: it must look like {self.root}/<class>/*.jpg.'
@@ -70,6 +86,23 @@ class LabelledImages(Dataset):
             pixels = self.transform(image.convert('RGB'))  # (3, size, size), normalised
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
         return dict(inputs=(pixels * std + mean) * 255, data_samples=dict(label=label))  # 0..255, erased parts beyond
+
+
+def read_list(list_file: Path, root: Path) -> list[tuple[str, int]]:
+    """Lines of ``path label`` as (path, label); blank ones are passed over, a path may hold spaces."""
+    if not list_file.is_file():
+        raise FileNotFoundError(f'The list of labelled images {list_file} does not exist; set `list_file`.')
+    samples = []
+    for number, line in enumerate(list_file.read_text(encoding='utf-8').splitlines(), start=1):
+        path, _, label = line.strip().rpartition(' ')
+        if not line.strip():
+            continue
+        if not path or not label.isdecimal():
+            raise ValueError(f'{list_file}, line {number}: "{line.strip()[:80]}" is not `path label`.')
+        samples.append((str(root / path.strip()), int(label)))
+    if not samples:
+        raise ValueError(f'The list of labelled images {list_file} is empty.')
+    return samples
 
 
 @METRICS.register_module()

@@ -1,8 +1,10 @@
-"""Reading config files for the command-line tools, with one sentence for each way that can fail."""
+"""Reading config files, with one sentence for each way that can fail, and going through them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -35,3 +37,14 @@ def read_config(path: str, options: dict | None = None) -> Config:
     if not cfg.get('model'):
         raise ValueError(f'{path} is no config of a run: it has no model.')
     return cfg
+
+
+def walk(node: Any) -> Iterator[dict]:
+    """All dictionaries inside a config node."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from walk(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from walk(value)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mixedae.engine.capture import write_capture
 from mixedae.engine.random_state import get_random_state
+from mixedae.engine.sharding import part
 from mixedae.registry import HOOKS, OPTIM_WRAPPERS
 
 
@@ -94,7 +95,8 @@ class Guard(ABC):
         """
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        groups = self.optimizer.param_groups
+        return [part(p.grad) for group in groups for p in group['params'] if p.grad is not None]
 
 
 def as_float(value: Any) -> float:

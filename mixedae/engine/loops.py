@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mixedae.engine.batches import BatchStream
 from mixedae.engine.checkpoint_hook import save_now
 from mixedae.engine.random_state import get_random_state, of_all_ranks, set_random_state
+from mixedae.engine.sharding import split_like, whole
 from mixedae.registry import LOOPS
 
 STATE_VERSION = 1
+
+
+class Unbegun:
+    """A loader that gives nothing: the loop by iterations of stock MMEngine 0.10 begins its loader when it is made.
+
+    Its processes would run ahead before the place to begin at is known, and use up the order of ``InfiniteSampler``.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator:
+        return iter(())
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
 
 
 class ExactLoop(ABC):
@@ -26,8 +48,12 @@ class ExactLoop(ABC):
     whether the validation that is due at this point was done, and gradients that wait for more (gradient accumulation).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:
+        if isinstance(dataloader, dict):
+            different = runner._randomness_cfg.get('diff_rank_seed', False)  # as in MMEngine's BaseLoop
+            dataloader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=different)
+        super().__init__(runner, Unbegun(dataloader), *args, **kwargs)
+        self.dataloader = dataloader
         self.stream = BatchStream(self.dataloader, self.runner.seed)
         self._resumed: dict | None = None
         self._before_validation: dict | None = None  # random state; not None while a validation runs
@@ -88,7 +114,7 @@ class ExactLoop(ABC):
         if getattr(self.runner.optim_wrapper, '_accumulative_counts', 1) == 1:
             return None
         return {
-            name: parameter.grad.detach().cpu()
+            name: whole(parameter.grad.detach()).cpu()
             for name, parameter in self.runner.model.named_parameters()
             if parameter.grad is not None
         }
@@ -96,7 +122,7 @@ class ExactLoop(ABC):
     def _restore_gradients(self, gradients: dict | None) -> None:
         for name, parameter in self.runner.model.named_parameters():
             if gradients and name in gradients:
-                parameter.grad = gradients[name].to(parameter.device, copy=True)
+                parameter.grad = split_like(gradients[name].clone(), parameter)
 
     def _next(self) -> Any:
         """The next batch; where the loader fails, what was learned so far is saved first."""

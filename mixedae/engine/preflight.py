@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
 from mixedae.checkpoints.facts import ONE_FILE
+from mixedae.engine.configs import walk
 from mixedae.engine.data_checks import check_coco, check_segmentation
 
 PHASES = ('train', 'val', 'test')
@@ -193,17 +194,6 @@ def leaf_datasets(dataset: Any) -> Iterator[dict]:
             yield from leaf_datasets(inner)
         else:
             yield dataset
-
-
-def walk(node: Any) -> Iterator[dict]:
-    """All dictionaries inside a config node."""
-    if isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from walk(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from walk(value)
 
 
 def _named_heads(node: Any, path: str) -> Iterator[tuple[str, dict]]:

@@ -77,7 +77,7 @@ class ProbeHook(SideHook):
         self.global_attention = global_attention
         self.batch_size = batch_size
         if self.wants_labels:
-            self._datasets(size=224)  # a folder that is missing is found now, not after the first epoch
+            list(self._datasets(size=224))  # a folder that is missing is found now, not after the first epoch
         self._labelled: tuple[Tensor, ...] | None = None
         self._crops: Tensor | None = None
 

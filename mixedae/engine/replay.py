@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mixedae.checkpoints import CheckpointError, read_file
 from mixedae.engine.batches import load_again
 from mixedae.engine.capture import KIND
-from mixedae.engine.configs import read_config
+from mixedae.engine.configs import read_config, walk
 from mixedae.engine.random_state import set_random_state
 
 
@@ -116,7 +116,7 @@ def _replay(content: dict, cfg: Config, source: str, device: str) -> ReplayRepor
     from mmengine.registry import MODELS
 
     model_cfg = cfg.model.copy()
-    for node in _nodes(model_cfg):
+    for node in walk(model_cfg):
         node.pop('init_cfg', None)
     model = MODELS.build(model_cfg)
     try:
@@ -199,13 +199,3 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, (list, tuple)):
         for k, entry in enumerate(value):
             yield from _tensors(entry, f'{name}[{k}]' if len(value) > 1 else name)
-
-
-def _nodes(node: Any) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-        for value in node.values():
-            yield from _nodes(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _nodes(value)

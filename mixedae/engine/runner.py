@@ -27,6 +27,7 @@ from mixedae.engine.files import explain_write_error, write_checkpoint
 from mixedae.engine.quarantine_hook import place_quarantine
 from mixedae.engine.replacing import ours
 from mixedae.engine.resume import choose_checkpoint, training_state
+from mixedae.engine.sharding import give_parts, is_sharded, split_optimizer, split_weights, whole
 from mixedae.engine.without_gpu import adapt_to_device, init_gloo
 from mixedae.registry import RUNNERS
 
@@ -83,15 +84,21 @@ class SafeRunner(Runner):
         """MMEngine's; also without a GPU. PyTorch cannot accumulate gradients with ``static_graph``: it is left out."""
         if not self.distributed:
             return super().wrap_model(model_wrapper_cfg, model)
-        wrapper = dict(model_wrapper_cfg or {})
+        wrapper = dict(type='mmengine.MMDistributedDataParallel')
+        if model_wrapper_cfg is None:
+            wrapper.update(
+                broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False)
+            )
+        wrapper.update(model_wrapper_cfg or {})
         if wrapper.get('static_graph') and (self.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1) > 1:
             wrapper['static_graph'] = False
-        if get_device() == 'cpu':
-            wrapper.setdefault('type', 'mmengine.MMDistributedDataParallel')
-            wrapper.setdefault('broadcast_buffers', False)
-            wrapper.setdefault('find_unused_parameters', self.cfg.get('find_unused_parameters', False))
+        if get_device() == 'cpu' and 'DistributedDataParallel' in str(wrapper['type']):
             wrapper.setdefault('device_ids', None)  # MMEngine would name a GPU
-        return super().wrap_model(wrapper or None, model)
+        return super().wrap_model(wrapper, model)
+
+    def _init_model_weights(self) -> None:
+        if not is_sharded(self.model):  # that wrapper has initialised them while they were whole
+            super()._init_model_weights()
 
     # parts
 
@@ -146,6 +153,10 @@ class SafeRunner(Runner):
                 f'{filename} shares no weight with this model. A pre-training checkpoint goes into the backbone: '
                 'set model.backbone.init_cfg = dict(type="Pretrained", checkpoint=FILE) instead of load_from.'
             )
+        if is_sharded(self.model):
+            checkpoint['state_dict'] = split_weights(checkpoint['state_dict'], model)
+            if self._resuming and 'optimizer' in checkpoint:
+                checkpoint['optimizer'] = split_optimizer(checkpoint['optimizer'], self.optim_wrapper.optimizer)
         checkpoint = _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
@@ -242,6 +253,10 @@ class SafeRunner(Runner):
                 self._write(checkpoint, out_dir, filename, file_client_args, backend_args)
             except OSError as error:
                 failure = [(error.errno, error.strerror or str(error))]
+        elif is_sharded(self.model):
+            give_parts(self.model.module.state_dict())
+            if save_optimizer:
+                give_parts(self.optim_wrapper.state_dict())
         broadcast_object_list(failure)
         if failure[0] is not None:
             raise OSError(*failure[0])
@@ -295,7 +310,7 @@ class SafeRunner(Runner):
 def to_cpu(values: Any) -> Any:
     """The same containers with all tensors on the CPU."""
     metadata = getattr(values, '_metadata', None)
-    values = apply_to(values, lambda value: isinstance(value, torch.Tensor), lambda tensor: tensor.cpu())
+    values = apply_to(values, lambda value: isinstance(value, torch.Tensor), lambda tensor: whole(tensor).cpu())
     if metadata is not None:
         values._metadata = metadata
     return values

@@ -9,12 +9,14 @@ import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from mixedae.layers import Block
 from mixedae.registry import MODEL_WRAPPERS
 
 try:
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor, distribute_tensor
 except ImportError:  # PyTorch before 2.6
@@ -31,7 +33,7 @@ class FullySharded(nn.Module):
     from outside of the model's forward: EMA, and hooks that call parts of the model themselves, do not work.
 
     Args:
-        module: the model; its weights are those of the first process.
+        module: the model; its weights are initialised here, and are those of the first process.
         reshard_after_forward: let a block's weights go after its forward, too, and gather them again for its backward:
             less memory, more communication.
 
@@ -49,20 +51,25 @@ class FullySharded(nn.Module):
         self._blocks = [child for child in module.modules() if isinstance(child, Block)]
         if not self._blocks:
             raise RuntimeError('mixedae.FullySharded found no Transformer block (mixedae.layers.Block) in the model.')
+        if hasattr(module, 'init_weights'):
+            module.init_weights()
         for tensor in itertools.chain(module.parameters(), module.buffers()):
             dist.broadcast(tensor.data, 0)
-        mesh = dist.device_mesh.init_device_mesh(get_device(), (get_world_size(),))
+        mesh = init_device_mesh(get_device(), (get_world_size(),))
         for block in self._blocks:
             fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward)
         fully_shard(module, mesh=mesh, reshard_after_forward=False)  # what is left is used from the first to the last
+        module.register_forward_pre_hook(self._gather_to_measure)
         self.module = module
 
-    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """MMEngine's; where the meter hook measures, the blocks' weights are gathered before they compute."""
-        if getattr(self.module, 'measure', False):
-            self.module._get_fsdp_state()._lazy_init()
+    def _gather_to_measure(self, module: nn.Module, args: tuple) -> None:
+        """The meter hook looks into blocks before they compute."""
+        if getattr(module, 'measure', False):
             for block in self._blocks:
                 block.unshard()
+
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """MMEngine's."""
         return self.module.train_step(data, optim_wrapper)
 
     def val_step(self, data: Any) -> list:
@@ -86,6 +93,11 @@ def is_sharded(model: nn.Module) -> bool:
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which each process may hold a part; then all of them must call it."""
     return tensor.full_tensor() if DTensor is not None and isinstance(tensor, DTensor) else tensor
+
+
+def give_parts(values: Any) -> None:
+    """Takes part while another process makes these tensors whole."""
+    apply_to(values, lambda value: isinstance(value, Tensor), lambda tensor: whole(tensor).flatten()[:0])
 
 
 def part(tensor: Tensor) -> Tensor:

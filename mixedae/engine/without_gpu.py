@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.utils import digit_version
 
 
 def init_gloo(launcher: str, timeout: float | None) -> None:
@@ -27,8 +28,14 @@ def init_gloo(launcher: str, timeout: float | None) -> None:
 
 
 def adapt_to_device(cfg: Config) -> None:
-    """Turns ``AmpOptimWrapper`` into ``OptimWrapper`` in place where there is no accelerator."""
+    """Turns ``AmpOptimWrapper`` into ``OptimWrapper`` in place where there is no accelerator.
+
+    Fused optimisers are left out with PyTorch before 2.4, which has them on GPUs only.
+    """
     wrapper = cfg.get('optim_wrapper')
+    optimizer = (wrapper or {}).get('optimizer') or {}
+    if optimizer.get('fused') and get_device() == 'cpu' and digit_version(torch.__version__) < digit_version('2.4'):
+        optimizer.pop('fused')
     kind = str((wrapper or {}).get('type'))
     if kind.rpartition('.')[2] != 'AmpOptimWrapper' or get_device() != 'cpu':
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixedae.functional import (
@@ -168,7 +169,7 @@ class MixedAE(Pretrainer):
         """Mixed patches ``(S, L, P*P*C)`` with masks ``(S, L)`` to tokens ``(S, 1 + L, D)`` before the last norm."""
         tokens = self.encoder.embed(mixed) + self.encoder.pos_embed[:, 1:]
         if self.encoder.segment_embed is not None:
-            tokens = tokens + self.encoder.segments()[mask]
+            tokens = tokens + F.embedding(mask, self.encoder.segments())  # its backward is faster than indexing's
         if not self.measure:
             return self.encoder(tokens)
         probe = HomologyProbe(mask, round(self.encoder.num_patches / self.group_size))

@@ -71,4 +71,9 @@ pre { overflow-x: auto; background: var(--ground); border: 1px solid var(--line)
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 @media (max-width: 560px) { header, main { padding-left: 12px; padding-right: 12px; } section { padding: 18px 14px;
   } header { padding-top: 24px; } }
+@media print {
+  :root { --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc; }
+  header, main { max-width: none; padding: 0; } section { border: 0; padding: 8px 0; } nav { display: none; }
+  h2 { break-after: avoid; } figure, tr, .verdicts li { break-inside: avoid; }
+}
 """

@@ -2,7 +2,8 @@
 
 From the paper: Cascade Mask R-CNN on the pre-trained ViT-B/16, 1x schedule. The rest is iBOT's protocol and our reading of
 it: batch 16, AdamW 1e-4, layer decay 0.75, drop path 0.2, short side 480-800, long side at most 1333, features of
-blocks 3, 5, 7, 11. Global attention in every block.
+blocks 3, 5, 7, 11. Global attention in every block. iBOT's code also crops half of the images before it resizes them; ours
+does not.
 
     8 GPUs * 2 images = 16 images/iter; 12 ep * 117266 images / 16 = 87950 iters
 

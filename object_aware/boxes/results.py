@@ -27,7 +27,9 @@ def read_results(
 ) -> Part:
     """A list of ``{image_id, bbox, score, category_id?, segmentation?}``; see :func:`.source.read_source`."""
     entries = _load(file)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) and 'image_id' in entry for entry in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get('image_id'), int | float | str) for entry in entries
+    ):
         raise ValueError(f'{file} is no list of results: each entry needs image_id, bbox and score.')
     if not entries:
         raise ValueError(f'{file} has no boxes: nothing can be cropped from it.')
@@ -117,7 +119,7 @@ def _columns(
             if label not in class_of:
                 class_of[label] = len(class_names)
                 class_names.append('object' if label is None else str(label))
-    except (KeyError, TypeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f'{file}: an entry has a missing or wrong field ({type(error).__name__}: {error}).') from None
     for what, items in (('image ids', [image['id'] for image in images]), ('image files', names)):
         twice = [item for item, count in Counter(items).items() if count > 1]

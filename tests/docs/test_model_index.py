@@ -1,6 +1,9 @@
 """model-index.yml and the metafiles: every config once, as it is, with the paper's numbers marked as the paper's."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +114,20 @@ def test_models__known_sizes(models):
     assert models['mixedae_vit-base-p16_8xb512-amp-coslr-1600e_in1k']['Metadata']['Batch Size'] == 4096
     small_gpu = models['mixedae_vit-base-p16_vitdet-mask-rcnn_1xb2-bf16-acc8-lsj-25e_coco-640']['Metadata']
     assert small_gpu['Batch Size'] == 16  # 2 images, gradients of 8 steps added up
+
+
+def test_wheel__openmim_finds_every_config_of_the_list(tmp_path):
+    source, built = tmp_path / 'source', tmp_path / 'built'
+    source.mkdir()
+    for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE', 'model-index.yml'):
+        shutil.copy(ROOT / name, source)
+    for name in ('mixedae', 'object_aware', 'tools', 'mmcfg'):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+    command = [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    mim = built / 'mixedae' / '.mim'
+    metafiles = yaml.safe_load((mim / 'model-index.yml').read_text(encoding='utf-8'))['Import']
+    found = [yaml.safe_load((mim / path).read_text(encoding='utf-8')) for path in metafiles]
+    configs = [model['Config'] for metafile in found for model in metafile['Models']]
+    assert len(configs) > 50
+    assert [config for config in configs if not (mim / config).is_file()] == []

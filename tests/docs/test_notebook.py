@@ -66,7 +66,7 @@ def test_notebook__runs_from_scenes_to_predictions(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     result = json.loads(re.search(r'^RESULT (.*)$', run.stdout, flags=re.M).group(1))

@@ -2,6 +2,7 @@
 
 import ast
 import html
+import importlib
 import re
 import subprocess
 import sys
@@ -51,7 +52,7 @@ class Links(HTMLParser):
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp('site')
     command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(folder)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert run.returncode == 0, run.stderr
     assert 'WARNING' not in run.stderr
     return folder
@@ -132,3 +133,28 @@ def test_api__an_entry_has_its_parameters(site):
     plain = ' '.join(html.unescape(re.sub(r'<[^>]+>', '', entry)).split())
     for words in ('num_patches: int', 'owns exactly L/g positions', 'L is not a multiple of g', 'values in 0..g-1'):
         assert words in plain
+
+
+BAD = {
+    'tools.train': ['nowhere.py'],
+    'tools.test': ['mmcfg/pretrain/mixedae_vit-tiny-p16_8xb512-amp-coslr-300e_in1k.py', 'none.pth'],
+    'tools.build_crops': ['--scenes', 'none.json', 'nowhere', '--out', 'crops.safetensors'],
+    'tools.browse_crops': ['none.safetensors', '--out', 'crops.html'],
+    'tools.shard_crops': ['none.safetensors', '--out', 'shards', '--num-shards', '2'],
+    'tools.propose_boxes': ['nowhere', '--method', 'ncut', '--out', 'boxes.json'],
+    'tools.convert_checkpoint': ['none.pth', 'vit.pth', '--to', 'timm'],
+    'tools.get_flops': ['mmcfg/demo/mixedae_vit-tiny-p16_mask-rcnn_coco-format.py'],
+    'tools.demo': ['--data', 'nowhere'],
+}
+
+
+@pytest.mark.parametrize('tool', BAD)
+def test_messages__what_a_tool_prints_is_on_the_page(site, tool, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert importlib.import_module(tool).main(BAD[tool]) == 2
+    said = re.search(r'^error: (.*)', capsys.readouterr().err, flags=re.S | re.M).group(1).strip()
+    rows = re.findall(r'<tr>\s*<td>(.*?)</td>', (site / 'messages.html').read_text(encoding='utf-8'), flags=re.S)
+    assert len(rows) > 300
+    texts = [html.unescape(re.sub(r'<[^>]+>', '', row)) for row in rows]
+    parts = [[re.escape(part) for part in text.split('…')] for text in texts if len(text.replace('…', '')) > 12]
+    assert any(re.fullmatch('.*'.join(part), said, flags=re.S) for part in parts), said

@@ -18,6 +18,7 @@ import small_runs as runs
 
 from mixedae.engine.batches import BatchStream, load_again
 from mixedae.engine.files import write_text
+from mixedae.engine.loops import Unbegun
 from mixedae.engine.random_state import get_random_state, random_state_kept, seed_cpu, set_random_state
 
 
@@ -112,6 +113,16 @@ def test_stream__goes_to_a_place(sampler, workers, at):
     set_random_state(generators)
     assert equal(rest, take(again, 4, again.epoch))
     assert (first.epoch, first.number) == (again.epoch, again.number)
+
+
+def test_unbegun__leaves_the_order_alone():
+    """``InfiniteSampler`` goes on where it was left, also by an iteration that nobody finished."""
+    expected = take(stream(sampler=lambda data: InfiniteSampler(data, seed=2)), 2)
+    data = Numbers()
+    loader = DataLoader(data, 4, sampler=InfiniteSampler(data, seed=2))
+    unbegun = Unbegun(loader)
+    assert list(unbegun) == [] and len(unbegun) == len(loader) and unbegun.dataset is data
+    assert equal(expected, take(BatchStream(loader, 3), 2))
 
 
 class Large(Numbers):

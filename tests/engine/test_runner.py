@@ -152,10 +152,10 @@ def test_load_from__another_model(tmp_path):
 def test_adapt_to_device(monkeypatch, capfd):
     amp = dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='bfloat16', optimizer=dict(type='AdamW', lr=0.1))
     cfg = Config(dict(optim_wrapper=dict(amp, clip_grad=dict(max_norm=1.0))))
-    monkeypatch.setattr('mixedae.engine.runner.get_device', lambda: 'cuda')
+    monkeypatch.setattr('mixedae.engine.without_gpu.get_device', lambda: 'cuda')
     adapt_to_device(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.loss_scale == 'dynamic'
-    monkeypatch.setattr('mixedae.engine.runner.get_device', lambda: 'cpu')
+    monkeypatch.setattr('mixedae.engine.without_gpu.get_device', lambda: 'cpu')
     adapt_to_device(cfg)
     assert cfg.optim_wrapper == dict(
         type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.1), clip_grad=dict(max_norm=1.0)

@@ -179,7 +179,7 @@ def test_probe_hook__wrong_settings_have_a_sentence(tmp_path: Path, labelled: Pa
             HOOKS.build(dict(type='mixedae.ProbeHook', **settings))
     (labelled / 'odd').mkdir()
     (tmp_path / 'val' / 'dark').mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match='grey'):
+    with pytest.raises(FileNotFoundError, match='no folder of the class grey'):
         ProbeHook(train=str(labelled), val=str(tmp_path / 'val'))
     with pytest.raises(ValueError, match='images of PictureHook'):
         PictureHook(images=0)

@@ -99,7 +99,8 @@ ON_A_GPU = {
 """Where a step brings a number from the device, and how many."""
 
 ON_THE_CPU = {
-    ('positions.py', 'positions_of'),  # both look only if the tensor is on the CPU
+    ('positions.py', 'positions_of'),  # these look only if the tensor is on the CPU
+    ('positions.py', 'take'),
     ('losses.py', 'homologous_contrastive_loss'),
     ('optimizer_wrapper.py', 'step'),  # AdamW's counters of steps, which lie on the CPU unless it is fused
 }

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'reliability'))
 import small_runs as runs
 
 from mixedae.checkpoints import read_file
+from mixedae.engine import FullySharded
 from mixedae.models import MixedAE
 
 REPO = Path(__file__).resolve().parents[2]
@@ -23,8 +24,8 @@ def pictures(tmp_path_factory):
     return runs.write_pictures(tmp_path_factory.mktemp('pictures'), count=40)
 
 
-def config(folder, pictures, batch, counts, wrapper):
-    cfg = runs.pretraining(folder, pictures, iters=4, every=4, workers=0, batch=batch)
+def config(folder, pictures, batch, counts, wrapper, every=4):
+    cfg = runs.pretraining(folder, pictures, iters=4, every=every, workers=0, batch=batch)
     cfg.custom_hooks = [dict(type='mixedae.PretrainMeterHook', interval=3)]
     cfg.default_hooks.throughput = dict(RUNTIME.default_hooks.throughput, warm_up=1)
     cfg.optim_wrapper = dict(
@@ -47,20 +48,63 @@ def with_masks_of_both(draw_mask):
     return draw
 
 
+def compare(one, two, atol=2e-6):
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=atol, msg=lambda text, key=key: f'{key}: {text}')
+
+
+@pytest.fixture(scope='module')
+def one_process(tmp_path_factory, pictures):
+    """The checkpoint of one process with both batches, after ``counts`` parts a step."""
+
+    def run(counts, cache={}):  # noqa: B006
+        if counts not in cache:
+            folder = tmp_path_factory.mktemp('one')
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(MixedAE, 'draw_mask', with_masks_of_both(MixedAE.draw_mask))
+                runs.finish(lambda work: config(work, pictures, 8, counts, None), folder, resume=False)
+            cache[counts] = read_file(str(folder / 'iter_4.pth'))
+            initial = runs.RUNNERS.build(config(folder / 'none', pictures, 8, counts, None)).model.state_dict()
+            moved = [(v - initial[k]).abs().max().item() for k, v in cache[counts]['state_dict'].items()]
+            assert sum(distance > 1e-3 for distance in moved) > 20  # it did learn
+        return cache[counts]
+
+    return run
+
+
 @pytest.mark.parametrize('counts', [1, 2])
-def test_two_processes__same_weights_as_one(tmp_path, pictures, monkeypatch, counts):
+def test_data_parallel__same_weights_as_one_process(tmp_path, pictures, one_process, counts):
     wrapper = RUNTIME.model_wrapper_cfg
     assert wrapper.static_graph and wrapper.gradient_as_bucket_view
-    runs.finish(lambda folder: config(folder, pictures, 4, counts, wrapper), tmp_path / 'two', world=2, resume=False)
-    monkeypatch.setattr(MixedAE, 'draw_mask', with_masks_of_both(MixedAE.draw_mask))
-    runs.finish(lambda folder: config(folder, pictures, 8, counts, wrapper), tmp_path / 'one', resume=False)
-    one, two = (read_file(str(tmp_path / name / 'iter_4.pth'))['state_dict'] for name in ('one', 'two'))
-    initial = runs.RUNNERS.build(config(tmp_path / 'none', pictures, 8, counts, wrapper)).model.state_dict()
-    moved = {key: (value - initial[key]).abs().max().item() for key, value in one.items()}
-    assert sum(value > 1e-3 for value in moved.values()) > 20  # they did learn
-    assert two.keys() == one.keys()
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=2e-6, msg=lambda text, key=key: f'{key}: {text}')
-    lines = next((tmp_path / 'two').glob('*/vis_data/scalars.json')).read_text().splitlines()
+    runs.finish(lambda folder: config(folder, pictures, 4, counts, wrapper), tmp_path, world=2, resume=False)
+    compare(one_process(counts)['state_dict'], read_file(str(tmp_path / 'iter_4.pth'))['state_dict'])
+    lines = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
     paces = [line['images_per_s'] for line in map(json.loads, lines) if 'images_per_s' in line]
     assert paces and all(pace > 0 for pace in paces)  # the sum of both processes
+
+
+def test_fully_sharded__same_weights_and_same_checkpoints(tmp_path, pictures, one_process):
+    pytest.importorskip('torch.distributed.tensor', reason='FSDP2 came with PyTorch 2.6')
+
+    def sharded(folder):
+        return config(folder, pictures, 4, 1, dict(type='mixedae.FullySharded'), every=2)
+
+    one = one_process(1)
+    runs.finish(sharded, tmp_path, world=2, resume=False)
+    two = read_file(str(tmp_path / 'iter_4.pth'))
+    compare(one['state_dict'], two['state_dict'])
+    assert one['optimizer']['param_groups'] == two['optimizer']['param_groups']
+    momenta = [{n: s['momentum_buffer'] for n, s in found['optimizer']['state'].items()} for found in (one, two)]
+    assert len(momenta[0]) > 40
+    compare(*momenta)
+
+    (tmp_path / 'iter_4.pth').unlink()
+    runs.finish(sharded, tmp_path, world=2, resume=True)  # from iteration 2 on
+    assert any('iter_2.pth' in file.read_text() for file in tmp_path.glob('*/environment.json'))
+    assert runs.differences(two, read_file(str(tmp_path / 'iter_4.pth'))) == []
+
+
+def test_fully_sharded__refuses():
+    with pytest.raises(RuntimeError, match=r'found no Transformer block|needs PyTorch 2\.6'):
+        FullySharded(torch.nn.Linear(2, 2))

@@ -6,6 +6,7 @@ import torch
 
 from mixedae.functional import topk_attention
 from mixedae.kernels.topk_triton import TopKAttention
+from tools.benchmark_parts.torch_timing import kept_for_backward
 
 CASES = [  # sequences, heads, tokens, channels, K, prefix
     (1, 2, 17, 16, 4, 1),
@@ -24,6 +25,15 @@ def inputs(shape, ties, dtype):
         k = torch.zeros_like(k)
     q, k, v, grad = (x.to(dtype) for x in (q, k, v, grad))
     return q.requires_grad_(), k.requires_grad_(), v.requires_grad_(), grad
+
+
+def check_kept(batch=1, heads=2, tokens=65, width=8):
+    """Backward needs q, k, v, the output and three numbers a row; nothing of size tokens x tokens is kept."""
+    q, k, v, _ = inputs((batch, heads, tokens, width), 0, torch.float32)
+    kept = kept_for_backward(lambda: TopKAttention.apply(q, k, v, 16, 1, 0.25))
+    expected = 4 * batch * heads * tokens * (4 * width + 3)
+    if kept != expected:
+        sys.exit(f'{kept} bytes are kept, not {expected}')
 
 
 def main():
@@ -47,6 +57,7 @@ def main():
                 print(shape, topk, prefix, ties, dtype, worst)
                 if not worst < tolerance:
                     sys.exit(f'{worst} is above {tolerance}')
+    check_kept()
 
 
 if __name__ == '__main__':

@@ -19,10 +19,8 @@ def index_file(write_coco, tmp_path):
     return path
 
 
-def config(index_file, **options):
-    return dict(
-        type='mixedae.DeviceScenes', index_file=str(index_file), size=32, mean=[0.0] * 3, std=[1.0] * 3, **options
-    )
+def config(index_file):
+    return dict(type='mixedae.DeviceScenes', index_file=str(index_file), size=32, mean=[0.0] * 3, std=[1.0] * 3)
 
 
 def windows_of(index_file):

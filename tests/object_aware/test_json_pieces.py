@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from object_aware import byte_kernels
 from object_aware.digests import digest_of
 from object_aware.json_pieces import outline
 
@@ -68,6 +69,25 @@ def test_outline__blocks_may_end_anywhere(tmp_path, monkeypatch):
         file = outline(path, 20)
         assert (file.values, file.pieces) == (whole.values, whole.pieces)
     assert decode(path, whole, 'annotations') == content['annotations']
+
+
+def test_outline__too_many_keys_are_not_followed_further(tmp_path, monkeypatch):
+    """The table of values has room for so many; a block behind the last one would be written beyond it."""
+    path = tmp_path / 'x.json'
+    path.write_text(json.dumps({str(key): key for key in range(99)}))
+    monkeypatch.setattr('object_aware.json_pieces.BLOCK', 64)
+    monkeypatch.setattr('object_aware.json_pieces._MAX_KEYS', 4)
+    calls = []
+
+    def scan(data, *rest):
+        calls.append(len(data))
+        byte_kernels_scan(data, *rest)
+
+    byte_kernels_scan = byte_kernels.scan
+    monkeypatch.setattr(byte_kernels, 'scan', scan)
+    with pytest.raises(ValueError, match='more than 4 keys'):
+        outline(path)
+    assert calls == [64]
 
 
 def test_outline__a_key_given_twice_counts_last(tmp_path):

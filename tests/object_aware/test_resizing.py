@@ -28,3 +28,11 @@ def test_resize_window__pillows_bits(seed):
     np.testing.assert_array_equal(out, wanted)
     resize_window(pixels, x1, y1, x2, y2, True, out)
     np.testing.assert_array_equal(out, wanted[:, :, ::-1])
+
+
+@pytest.mark.parametrize(
+    'window', [(-1.0, 0, 9, 9), (0, 0, 9, 20.5), (5, 0, 5, 9), (0, 9, 9, 3), (float('nan'), 0, 9, 9), (0, 0, 1e9, 9)]
+)
+def test_resize_window__outside_its_pixels(window):
+    with pytest.raises(ValueError, match='outside its pixels, or has no area'):
+        resize_window(np.zeros((20, 20, 3), np.uint8), *window, False, np.empty((3, 8, 8), np.uint8))

@@ -246,6 +246,11 @@ def test_decide__a_mask_that_does_not_fit_its_scene():
         canonical_window([10, 10, 60, 60], [], (80, 80), (64, 64), WindowRules(), masks=[b'', b''])
     with pytest.raises(ValueError, match='do not fit them'):
         decide(np.ones((1, 4)), [False], [0, 1], [(80, 80)], np.array([0, 9]), np.zeros(3), (64, 64), WindowRules())
+    offsets, data = np.array([0, len(counts)]), np.frombuffer(counts, dtype=np.uint8)
+    box, rng = np.array([[10, 10, 60, 60]]), np.random.default_rng(0)
+    for wrong in (offsets + 1, offsets - 1):  # would be read from beyond the bytes
+        with pytest.raises(ValueError, match='does not fit its scene'):
+            draw_in_scene(box, 0, (50, 50), (64, 64), WindowRules(), rng, mask_offsets=wrong, mask_bytes=data)
     with pytest.raises(ValueError, match='Row 3'):
         draw_in_scene(np.ones((1, 4)), 3, (80, 80), (64, 64), WindowRules(), np.random.default_rng(0))
 

@@ -81,6 +81,16 @@ def test_step__mmpretrains_mae_is_ours_in_size():
     assert theirs.loss().item() > 0 and theirs.operations() is None
 
 
+def test_contender__memory():
+    """The peak holds weights, both moments, the gradients and what forward kept."""
+    sizes = pretraining.Sizes('tiny', 64, 4, (32, 1, 2))
+    contender = pretraining.Contender('MixedAE', {}, sizes, torch.device('cpu'), torch.float32)
+    found = contender.memory()
+    learned = sum(p.nbytes for p in contender.model.parameters())
+    assert found['kept_bytes'] > 0
+    assert 3 * learned + max(learned, found['kept_bytes']) < found['peak_bytes'] < 5 * learned + 2 * found['kept_bytes']
+
+
 def test_imported__a_broken_mmpretrain_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmpretrain', None)
     with pytest.raises(ImportError, match=r"mmpretrain's MAE was not measured: .* \(ModuleNotFoundError"):
@@ -103,9 +113,9 @@ def test_growth__one_thing_changes_in_each_row():
     assert rows == [
         ('96 px', replace(base, size=96), 4),
         ('4 images', replace(base, batch=4), 4),
-        ('ViT small', replace(base, arch='small'), 4),
         ('g = 2, 96 px, 6 images', replace(base, size=96, batch=6), 2),
         ('g = 3, 96 px, 6 images', replace(base, size=96, batch=6), 3),
+        ('ViT small', replace(base, arch='small'), 4),
     ]
 
 

@@ -146,7 +146,7 @@ def probed(folder: Path, **values: list[float]) -> Path:
 
 
 def test_verdicts__frozen_features(tmp_path: Path) -> None:
-    found = kinds(probed(tmp_path / 'a', knn=[0.2, 0.3, 0.4], linear=[0.4, 0.41, 0.41], rankme=[30, 20, 12.0]))
+    found = kinds(probed(tmp_path / 'a', knn=[0.2, 0.3, 0.4], linear=[0.4, 0.41, 0.41], rankme=[30, 20, 9.0]))
     assert found['Frozen features are better than at the start (kNN)'] == 'good'
     assert found['Frozen features are no better than at the start (linear probe)'] == 'even'
     assert found['The features lose dimensions'] == 'even'
@@ -186,9 +186,7 @@ def test_read_run__resumed_and_incidents(tmp_path: Path) -> None:
     second = '2026/01/02 00:00:01 - mmengine - WARNING - "FileClient" will be deprecated in future.\n'
     write(tmp_path, '20260102_000000', rows(loss=lambda t: 1.0)[9:15], PRETRAIN.format(segment_embed=True), second)
     (tmp_path / '20260102_000000' / 'environment.json').write_text(
-        json.dumps(
-            dict(host='machine', resumed_from='w/iter_450.pth', devices=['a GPU'], seed=3, git=dict(commit='c' * 40))
-        )
+        json.dumps(dict(host='machine', resumed_from='w/iter_450.pth', devices=['a GPU'], git=dict(commit='c' * 40)))
     )
     (tmp_path / '20260103_000000').mkdir()  # a start that died at once
     (tmp_path / 'iter_450.pth').write_bytes(b'0' * 2**20)
@@ -206,8 +204,8 @@ def test_read_run__resumed_and_incidents(tmp_path: Path) -> None:
     out = tmp_path / 'page.html'
     assert report.main([str(tmp_path), '--out', str(out)]) == 0
     text = out.read_text()
-    for piece in ('iter_450.pth', 'something odd', 'a.jpg', 'step_7_rank_0.pth', 'machine', 'a GPU', '3 starts'):
-        assert (piece in text) == (piece != '3 starts'), piece
+    for piece in ('iter_450.pth', 'something odd', 'a.jpg', 'step_7_rank_0.pth', 'machine', 'a GPU', 'none logged'):
+        assert piece in text, piece
     assert '2 starts' in text  # that logged something
 
 
@@ -223,7 +221,7 @@ def test_report__page_is_whole_and_self_contained(tmp_path: Path, capsys: pytest
     text = (run / 'report.html').read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert len(re.findall(r'<img ', text)) == 3 == len(re.findall(r'<img [^>]*alt="pretraining, iteration [^"]+', text))
-    assert [int(step) for step in re.findall(r'<figcaption>pretraining, iteration ([\d,]+)', text.replace(',0', '0'))]
+    assert re.findall(r'<figcaption>pretraining, iteration ([\d,]+)', text) == ['1,000', '100', '0']
     assert len(re.findall(r'role="img" aria-label="[^"]+"', text)) == len(re.findall(r'<svg ', text)) >= 6
     assert 'finished after 1,000 iterations' in text
     assert report.main([str(run / '20260101_000000'), '--out', str(tmp_path / 'one.html')]) == 0

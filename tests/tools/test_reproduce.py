@@ -116,6 +116,7 @@ def runs():
                 dict(
                     variant=variant, seed=seed, metrics={'camvid_miou': start + seed}, iterations=10, batch=64,
                     images=640, operations_per_image=2e6, operations=1.28e9, pretrain_seconds=60.0 + seed,
+                    pretrain_cpu_seconds=None if seed else 50.0,
                     finished='2026-01-01 00:00 UTC', hardware='a CPU', commit='a' * 40 + '+',
                 )
             )  # fmt: skip
@@ -148,7 +149,7 @@ def test_measure_table__by_value():
 
 def test_cost_table__by_value():
     assert tables.cost_table(runs()).splitlines()[-1] == (
-        '| MixedAE | object crops | 10 x 64 | 640 | 2.0 | 0.00 | 1 min 01 s (3) |'
+        '| MixedAE | object crops | 10 x 64 | 640 | 2.0 | 0.00 | 1 min 01 s (3) | 50 s (1) |'
     )
 
 
@@ -225,13 +226,23 @@ def test_journey__order_and_skipping(tmp_path):
     first = journey(stages, tmp_path, jobs=2, changed=lambda: calls.append(1))
     assert first.run() and len(calls) == 3
     record = first.record(stages[1])
-    assert record['kind'] == 'kind' and record['seconds'] >= 0
+    assert record['kind'] == 'kind' and record['seconds'] > 0
     assert journey(stages, tmp_path).run()
     assert (tmp_path / 'a.txt').read_text() == 'a'  # once
     changed = [write_stage('a', tmp_path, content='new'), *stages[1:]]
     assert journey(changed, tmp_path).run()
     assert (tmp_path / 'a.txt').read_text() == 'a'  # again, after its old output was cleared
     assert (tmp_path / 'b.txt').read_text() == 'b'  # b follows a
+
+
+def test_journey__processor_time_and_facts_are_in_the_stamp(tmp_path):
+    out = tmp_path / 'busy.txt'
+    code = f'sum(i * i for i in range(4_000_000)); open({str(out)!r}, "w")'
+    stage = write_stage('busy', tmp_path, code=code)
+    run = journey([stage], tmp_path, facts=lambda: {'commit': 'abc'})
+    assert run.run()
+    record = run.record(stage)
+    assert 0.1 <= record['cpu_seconds'] <= record['seconds'] + 1 and record['commit'] == 'abc'
 
 
 def test_journey__a_failed_stage_is_tried_twice_and_stops_only_what_needs_it(tmp_path):
@@ -439,23 +450,22 @@ def test_main__bad_input_is_one_sentence(arguments, sentence, tmp_path, capsys):
     assert error.startswith('error: ') and sentence in error
 
 
-def test_reproduce__micro_run_resumes_and_is_skipped_the_second_time(small_pack, tmp_path):
+def test_reproduce__micro_run_is_skipped_the_second_time(small_pack, tmp_path, capsys):
     command = [
         sys.executable, str(ROOT / 'tools' / 'reproduce.py'), str(small_pack), '--budget', 'micro', '--seeds', '0',
-        '--variants', 'mixedae', '--tasks', 'probe', 'camvid', '--work-dir', str(tmp_path), '--jobs', '2',
+        '--variants', 'mixedae', '--tasks', 'probe', '--work-dir', str(tmp_path), '--jobs', '2',
     ]  # fmt: skip
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert found.returncode == 0, found.stdout + found.stderr
     results = json.loads((tmp_path / 'results.json').read_text())
     (row,) = results['runs']
     assert (row['variant'], row['seed'], row['iterations'], row['images']) == ('mixedae', 0, 4, 64)
-    assert {'knn_mean', 'linear_mean', 'knn_cls', 'linear_cls', 'camvid_miou'} == row['metrics'].keys()
+    assert {'knn_mean', 'linear_mean', 'knn_cls', 'linear_cls'} == row['metrics'].keys()
     assert row['metrics']['knn_mean'] >= 50.0  # dark and light images
     assert row['operations'] == 64 * row['operations_per_image'] > 0
     assert not list((tmp_path / 'runs').glob('*/*.pth'))  # only weights are kept
     assert torch.load(tmp_path / 'weights' / 'mixedae_s0.pth', weights_only=True).keys() == {'state_dict', 'meta'}
-    again = reproduce.parse_args(command[2:])
-    assert again.work_dir == tmp_path.resolve()
-    text = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
-    assert '5 of 5 stages are done already' in text and 'start ' not in text
+    assert reproduce.main(command[2:]) == 0
+    text = capsys.readouterr().out
+    assert '4 of 4 stages are done already' in text and 'start ' not in text
     assert '| MixedAE | ' in (tmp_path / 'results.md').read_text()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tools.analysis.step_memory import peak_bytes
+
 from . import floor, mmpretrain_mae
 from .common import Timing
 from .finetune import memory_of
@@ -49,12 +51,13 @@ class Contender:
 
     def __init__(self, name: str, options: dict[str, Any], sizes: Sizes, device: Any, dtype: Any) -> None:
         import torch
+        from mmengine.utils import digit_version
 
         self.sizes, self.device, self.dtype = sizes, device, dtype
         torch.manual_seed(0)
         self.model = build(name, options, sizes).to(device).train()
         learned = [p for p in self.model.parameters() if p.requires_grad]
-        fused = device.type == 'cuda'
+        fused = device.type == 'cuda' or digit_version(torch.__version__) >= digit_version('2.4')  # as in mmcfg
         self.optimizer = torch.optim.AdamW(learned, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=fused)
         shape = (sizes.batch, 3, sizes.size, sizes.size)
         self.images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
@@ -74,11 +77,14 @@ class Contender:
         self.optimizer.zero_grad(set_to_none=True)
 
     def memory(self) -> dict[str, int]:
-        """Bytes that forward keeps for backward; on a GPU also the peak of a step."""
-        found = dict(kept_bytes=kept_for_backward(self.loss))
+        """Bytes that forward keeps for backward, and the peak of a step with weights and the optimiser's moments."""
+        kept = kept_for_backward(self.loss)
         if self.device.type == 'cuda':
-            found['peak_bytes'] = memory_of(self.model, self, self.loss, self.device)
-        return found
+            return dict(kept_bytes=kept, peak_bytes=memory_of(self.model, self, self.loss, self.device))
+        self()  # the moments exist from here on
+        lasting = [*self.model.parameters(), *self.model.buffers()]
+        lasting += [value for state in self.optimizer.state.values() for value in state.values()]
+        return dict(kept_bytes=kept, peak_bytes=peak_bytes(self) + sum(tensor.nbytes for tensor in lasting))
 
     def operations(self) -> float | None:
         """Multiply-adds of a step, forward and backward; None where they are not counted (mmpretrain's model)."""

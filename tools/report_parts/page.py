@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def build_page(run: Run, out: Path) -> Path:
 def subtitle(run: Run) -> str:
     """What runs, how far it is, and when it last said something."""
     model = str(run.model.get('type', 'a run without a config')).rpartition('.')[2]
-    last = run.starts[-1]
+    last = run.last
     if run.finished:
         state = f'finished after {run.total:,} iterations'
     else:
@@ -140,7 +141,7 @@ def _pictures(page: Page, run: Run) -> None:
         for i in list(chosen)[:SHOWN_SHEETS]:
             step, file = files[i]
             image = np.asarray(Image.open(file).convert('RGB'))
-            caption = f'{name}, iteration {step:,}'
+            caption = escape(f'{name}, iteration {step:,}')
             page.raw(
                 f'<figure class="sheet"><div class="scroll"><img src="{encode_image(image)}" alt="{caption}: '
                 f'{_alt(run, name)}" width="{image.shape[1]}" height="{image.shape[0]}" loading="lazy"></div>'
@@ -188,13 +189,12 @@ def _record(page: Page, run: Run) -> None:
     if run.checkpoints:
         rows = [[name, f'{size / 2**20:,.1f} MiB', f'{time:%Y-%m-%d %H:%M:%S}'] for name, size, time in run.checkpoints]
         page.table(['checkpoint', 'size', 'written'], rows)
-    environment = run.starts[-1].environment
+    environment = run.environment
     if environment:
-        page.code(
-            json.dumps(environment, indent=2, ensure_ascii=False), 'Environment of the last start (environment.json)'
-        )
+        text = json.dumps(environment, indent=2, ensure_ascii=False)
+        page.code(text, 'Environment of the last start that wrote one (environment.json)')
     else:
-        page.text('The last start left no environment.json (a run without mixedae.SafeRunner, or of an older version).')
+        page.text('The run left no environment.json (it is of an older version, or without mixedae.SafeRunner).')
     if run.config is not None:
         page.code(run.config.pretty_text, 'The whole config')
 
@@ -232,7 +232,7 @@ def _facts(run: Run) -> dict[str, object]:
     if share is not None:
         facts['waiting for data'] = f'{share:.1%}'
     facts['time'] = str(datetime.timedelta(seconds=round(sum(_lasted(start) for start in run.starts))))
-    environment = run.starts[-1].environment
+    environment = run.environment
     for key, name in (('devices', 'devices'), ('world_size', 'processes'), ('seed', 'seed')):
         if environment.get(key) is not None:
             value = environment[key]

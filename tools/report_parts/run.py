@@ -101,15 +101,26 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether a checkpoint or the log has reached the last iteration (a log line comes every so many only)."""
+        """Is there a checkpoint of the last iteration? Without any: would the log's next line be beyond it?"""
         if self.total is None:
             return False
-        interval = np.diff(self.scalars['time'][0]).max() if len(self.scalars.get('time', ((),))[0]) > 1 else 1
-        by_name = [int(n) for name, _, _ in self.checkpoints for n in re.findall(r'^iter_(\d+)\.pth$', name)]
-        epochs = (self.config.get('train_cfg') or {}).get('max_epochs') if self.config is not None else None
-        if f'epoch_{epochs}.pth' in [name for name, _, _ in self.checkpoints]:
-            return True
-        return max([self.done, *by_name]) >= self.total or (not by_name and self.done + interval > self.total)
+        saved = [re.match(r'^(iter|epoch)_(\d+)\.pth$', name) for name, _, _ in self.checkpoints]
+        saved = [(match.group(1), int(match.group(2))) for match in saved if match]
+        if saved:
+            epochs = self.config.train_cfg.get('max_epochs')
+            return any(number >= (self.total if unit == 'iter' else epochs or self.total) for unit, number in saved)
+        interval = np.diff(self.scalars['time'][0]).max() if len(self.values('time')) > 1 else 1
+        return self.done + interval > self.total
+
+    @property
+    def last(self) -> Start:
+        """The last start that logged a step."""
+        return [start for start in self.starts if start.steps][-1]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Content of the newest environment.json; empty without one."""
+        return next((start.environment for start in reversed(self.starts) if start.environment), {})
 
     def values(self, name: str) -> np.ndarray:
         """Values of a scalar; none if it was not logged."""

@@ -54,6 +54,7 @@ class Budget:
     light_decoder: tuple[int, int, int] = (128, 2, 4)  # of full mode
     precision: str = 'float32'  # 'bfloat16': pre-training under AMP
     device_data: bool = False  # decoded scenes stay in the memory of the device
+    workers: int = 0  # loader processes of pre-training; 0: a stage is one process
     keep_every: int = 250  # iterations between two checkpoints of pre-training
 
 
@@ -85,9 +86,10 @@ BUDGETS = {
         topk_images=1024,
         precision='bfloat16',
         device_data=True,
+        workers=4,
         keep_every=5000,
     ),
-    # For the tests: every stage runs, nothing is learned.
+    # For the tests: every stage runs as on a GPU, nothing is learned.
     'micro': Budget(
         iterations=4,
         batch=16,
@@ -105,6 +107,8 @@ BUDGETS = {
         blocks=(0, 1, 2, 3),
         decoder=(32, 1, 2),
         light_decoder=(32, 1, 2),
+        precision='bfloat16',
+        device_data=True,
         keep_every=2,
     ),
 }

@@ -27,13 +27,13 @@ def pretrain_config(variant: Variant, budget: Budget, index_file: Path, seed: in
         SCENES: {'type': 'mixedae.SceneCropDataset', 'windows': 'scene'},
     }[variant.windows]
     dataset.update(index_file=str(index_file), size=budget.crop, seed=seed)
-    model, loader = model_config(variant, budget), NO_WORKERS
+    model = model_config(variant, budget)
+    loader = {'num_workers': budget.workers, 'persistent_workers': budget.workers > 0}
     extra: dict[str, Any] = {}
     if budget.device_data:
         where = {'type': 'mixedae.DeviceScenes', 'index_file': str(index_file), 'size': budget.crop}
         model['data_preprocessor'] = {**model['data_preprocessor'], **where}
         dataset = {'_delete_': True, 'type': 'mixedae.WindowDataset', 'dataset': dataset}
-        loader = {'num_workers': 4, 'persistent_workers': True}
         extra = {'custom_imports': {'imports': ['mixedae', 'object_aware.device_scenes']}}
     optim = {'optimizer': {'lr': budget.lr}}
     if budget.precision != 'float32':

@@ -56,12 +56,13 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
     """Rows of finished pre-trainings with the metrics of their finished evaluations; nothing is filled in."""
     lengths = plan.lengths
     stages = {stage.name: stage for stage in journey.stages}
-    rows = []
+    rows, versions = [], {}
     for seed in plan.seeds:
         for variant in plan.variants:
             record = journey.record(stages[f'pretrain_{variant}_s{seed}'])
             if record is None:
                 continue
+            versions = record['versions']
             row = {
                 'variant': variant,
                 'title': VARIANTS[variant].title,
@@ -69,6 +70,7 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
                 'seed': seed,
                 **lengths[variant],
                 'pretrain_seconds': record['seconds'] if VARIANTS[variant].trained else 0.0,
+                'pretrain_cpu_seconds': record.get('cpu_seconds'),
                 'finished': record['finished'],
                 'hardware': record['hardware'],
                 'commit': record['commit'],
@@ -86,7 +88,7 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
     return {
         'budget': budget,
         'settings': json.loads(json.dumps(vars(plan.budget), default=vars)),
-        'versions': journey.facts.get('versions', {}),
+        'versions': versions,
         'runs': rows,
     }
 

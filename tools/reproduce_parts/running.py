@@ -83,6 +83,7 @@ class Running:
     stage: Stage
     start: float
     text: str = ''
+    cpu_seconds: float = 0.0
     process: subprocess.Popen | None = None
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
@@ -92,8 +93,9 @@ class Journey:
     """Does all stages, `jobs` at a time, in their order as far as what they use is done.
 
     Attributes:
-        facts: goes into each stamp (machine, versions, commit).
+        facts: gives what goes into each stamp (machine, versions, commit); asked when the first stage is done.
         places: see :func:`fingerprints`.
+        shared: open files that children get: a lock then lasts as long as the last of them.
         changed: called after each stage that was done.
         quiet: seconds between two lines of progress.
         pause: seconds before a failed stage is tried again.
@@ -104,8 +106,9 @@ class Journey:
     cwd: Path
     jobs: int = 1
     threads: int = 1
-    facts: dict = field(default_factory=dict)
+    facts: Callable[[], dict] = dict
     places: Mapping[str, str] = field(default_factory=dict)
+    shared: tuple[int, ...] = ()
     changed: Callable[[], None] = lambda: None
     quiet: float = 120.0
     pause: float = PAUSE
@@ -228,7 +231,7 @@ class Journey:
     def _try(self, running: Running) -> str | None:
         stage = running.stage
         for attempt in range(TRIES):
-            running.start = time.monotonic()
+            running.start, running.cpu_seconds = time.monotonic(), 0.0
             self.say(f'start {stage.name}: {stage.title}')
             error = self._do(running)
             if error is None or self.stopping:
@@ -242,11 +245,11 @@ class Journey:
         return error
 
     def _do(self, running: Running) -> str | None:
-        """Runs a stage; None, or what went wrong. Seconds of interrupted tries are added up."""
+        """Runs a stage; None, or what went wrong. Seconds and seconds of processor time of all tries are added up."""
         stage = running.stage
         before = read_json(self._stamp(stage, 'begun')) or {}
         if before.get('fingerprint') != self.prints[stage.name]:
-            before = {'fingerprint': self.prints[stage.name], 'seconds': 0.0}
+            before = {'fingerprint': self.prints[stage.name], 'seconds': 0.0, 'cpu_seconds': 0.0}
             if stage.folder is not None:
                 shutil.rmtree(stage.folder, ignore_errors=True)
             for path in stage.outputs:
@@ -261,12 +264,14 @@ class Journey:
                     return how_it_ended(code) if code else 'stopped'
         finally:
             before['seconds'] += time.monotonic() - running.start
+            if 'cpu_seconds' in before:
+                before['cpu_seconds'] = round(before['cpu_seconds'] + running.cpu_seconds, 1)
             write_json(self._stamp(stage, 'begun'), before)
         missing = [path for path in stage.outputs if not path.exists()]
         if missing:
             return f'ended well but did not write {missing[0]}'
         record = {**before, 'seconds': round(before['seconds'], 1), 'iterations': stage.iterations, 'kind': stage.kind}
-        record.update(self.facts, finished=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()))
+        record.update(self.facts(), finished=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()))
         write_json(self._stamp(stage, 'done'), record)
         if stage.removes and stage.folder is not None:
             for path in stage.folder.glob(stage.removes):
@@ -285,7 +290,7 @@ class Journey:
                     return 0
                 process = running.process = subprocess.Popen(
                     [*command.arguments, *command.options], cwd=self.cwd, env=environment, text=True, bufsize=1,
-                    errors='replace', stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    errors='replace', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=self.shared,
                 )  # fmt: skip
             assert process.stdout is not None
             for line in process.stdout:
@@ -294,7 +299,10 @@ class Journey:
                 if line.strip():
                     running.tail.append(line.rstrip())
                     running.text = summarise(line) or running.text
-            return process.wait()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            running.cpu_seconds += usage.ru_utime + usage.ru_stime
+            return process.returncode
 
     def _stamp(self, stage: Stage, what: str) -> Path:
         return self.work_dir / 'stamps' / f'{stage.name}.{what}.json'

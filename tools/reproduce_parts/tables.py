@@ -66,6 +66,7 @@ def cost_table(runs: Sequence[Mapping]) -> str:
         if not VARIANTS[variant].trained:
             continue
         first, seconds = mine[0], [run['pretrain_seconds'] for run in mine]
+        processor = [run['pretrain_cpu_seconds'] for run in mine if run.get('pretrain_cpu_seconds')]
         rows.append(
             [
                 VARIANTS[variant].title,
@@ -75,11 +76,12 @@ def cost_table(runs: Sequence[Mapping]) -> str:
                 f'{first["operations_per_image"] / 1e6:.1f}',
                 f'{first["operations"] / 1e12:.2f}',
                 f'{clock(sum(seconds) / len(seconds))} ({len(seconds)})',
+                f'{clock(sum(processor) / len(processor))} ({len(processor)})' if processor else NONE,
             ]
         )
     head = [
         'pre-training', 'windows', 'iterations x images', 'images seen', 'million multiply-adds an image',
-        'in all, 10^12', 'wall time (seeds)',
+        'in all, 10^12', 'wall time (seeds)', 'processor time (seeds)',
     ]  # fmt: skip
     return table(head, rows)
 

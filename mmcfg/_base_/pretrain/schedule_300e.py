@@ -7,7 +7,7 @@ ImageNet-1K: 300 ep = 93,600 iters * 4096 images / 1,281,167 images (312 iters a
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=1.2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.2e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
         flat_decay_mult=0.0,  # biases and LayerNorms
         custom_keys={
