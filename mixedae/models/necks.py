@@ -181,25 +181,19 @@ class Float32Maps(BaseModule):
 
 @MODELS.register_module()
 class MapNorm(BaseModule):
-    """Batch norm on every map, without scale and shift: each channel with mean 0 and variance 1 over the batch.
+    """Batch norm on every map, without scale and shift: what a linear head on frozen features needs and no more.
 
-    What is alike in all patches is most of a pre-trained ViT's map (93 % of its squares in our ViT-Ti/16 of docs/results.md):
-    a linear head on frozen features, or a detector whose head and neck have LayerNorm only and little time, learns from
-    the rest.
+    Most of a pre-trained ViT's last map is alike in all patches; this takes it off.
 
     Args:
         in_channels: D of the backbone.
-        norm: ``'SyncBN'`` or ``'BN'``.
         init_cfg: MMEngine's.
     """
 
-    def __init__(self, in_channels: int, norm: str = 'SyncBN', init_cfg: dict | None = None) -> None:
+    def __init__(self, in_channels: int, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        kinds = {'BN': nn.BatchNorm2d, 'SyncBN': nn.SyncBatchNorm}
-        if norm not in kinds:
-            raise ValueError(f"norm must be 'BN' or 'SyncBN', not '{norm}'.")
-        self.norm = kinds[norm](in_channels, affine=False)
+        self.norm = nn.SyncBatchNorm(in_channels, affine=False)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps ``(B, D, h, w)`` to maps of the same sizes."""
+        """Maps ``(B, D, h, w)`` to maps of the same sizes, each channel with mean 0 and variance 1 over the batch."""
         return tuple(self.norm(x) for x in inputs)

@@ -12,7 +12,7 @@ import torch
 
 from mixedae.models.decoder import Decoder
 from mixedae.models.encoder import Encoder
-from mixedae.registry import HOOKS, MODELS
+from mixedae.registry import DATASETS, HOOKS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = {  # messages of MMEngine, in troubleshooting.md
@@ -57,7 +57,8 @@ def known_key(cfg, key, options):
         node = node[part]
     if leaf in node:
         return True
-    cls = {'encoder': Encoder, 'decoder': Decoder}.get(path[-1]) or MODELS.get(node['type'].removeprefix('mixedae.'))
+    kind = node['type'].removeprefix('mixedae.')
+    cls = {'encoder': Encoder, 'decoder': Decoder}.get(path[-1]) or MODELS.get(kind) or DATASETS.get(kind)
     return leaf in inspect.signature(cls).parameters
 
 

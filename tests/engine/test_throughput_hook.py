@@ -97,7 +97,7 @@ def run(work_dir, monkeypatch, data, model, iters, cls=SafeRunner, validation=No
         ),
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
         randomness=dict(seed=0),
-        experiment_name=work_dir.name,
+        experiment_name=work_dir.parent.name,  # unique: runs of one name and second share a visualizer
         **parts,
     )
     runner.train()

@@ -30,7 +30,6 @@ def build_model(cfg: Any) -> Any:
     Raises:
         ValueError: the config is neither mmdet's nor mmseg's.
     """
-    import torch
     from mmengine.registry import MODELS, DefaultScope
 
     scope = cfg.get('default_scope')
@@ -39,9 +38,6 @@ def build_model(cfg: Any) -> Any:
     importlib.import_module(f'{scope}.utils').register_all_modules(init_default_scope=False)
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(cfg.model)
-    for module in model.modules():  # one process: the same memory
-        if isinstance(module, torch.nn.SyncBatchNorm):
-            module.forward = torch.nn.BatchNorm2d.forward.__get__(module)
     return model.train()
 
 

@@ -30,6 +30,7 @@ def build_page(run: Run, out: Path) -> Path:
     page.verdicts(found)
     if run.is_pretraining:
         page.text(f'"Our runs": {OURS}. "Theory": what follows from the definition.', 'lead')
+    page.style('.verdicts + .lead { margin-top: 18px; }')
     _curves(page, run)
     _pictures(page, run)
     _incidents(page, run)
