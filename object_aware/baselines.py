@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,10 @@ class SceneCropDataset(ObjectCropDataset):
         windows: ``'moved'``, random crops: the object's window, moved to a uniformly random place of its scene, so that
             crops have the same scale; ``'scene'``, whole scenes: RandomResizedCrop (.2, 1) of the scene, the usual
             recipe.
-        index_file, size, seed, flip_prob, ...: as in :class:`ObjectCropDataset`.
+        index_file: as in :class:`ObjectCropDataset`.
+        size: as there.
+        seed: as there.
+        options: ``flip_prob`` and others, as there.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class SceneCropDataset(ObjectCropDataset):
         size: int | Sequence[int] | None = None,
         windows: str = 'moved',
         seed: int = 0,
-        **options,
+        **options: Any,
     ) -> None:
         if windows not in WINDOWS:
             raise ValueError(f'windows must be one of {", ".join(map(repr, WINDOWS))}, not {windows!r}.')

@@ -79,7 +79,7 @@ class DeviceScenes(ImgDataPreprocessor):
         size: int | tuple[int, int],
         image_root: str | os.PathLike[str] | None = None,
         limit_gib: float = 8.0,
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.index_file, self.image_root = index_file, image_root

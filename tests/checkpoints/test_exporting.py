@@ -155,7 +155,7 @@ def test_hugging_face__vit_mae_encoder_and_decoder(tmp_path):
     visible = noise.argsort(1)[:, : model.num_visible]
     with torch.no_grad():
         found = theirs.eval()(images(), noise=noise)
-        pred, masked = model.predict(model.cut(images()), visible)
+        pred, masked = model.predict(model.cut(images()), visible), model.masked(visible)
         loss = model.loss(images(), visible)['loss_recon']
     assert torch.equal(found.mask.bool(), masked)
     close(found.logits, pred)

@@ -57,7 +57,7 @@ def known_key(cfg, key, options):
         node = node[part]
     if leaf in node:
         return True
-    kind = node['type'].removeprefix('mixedae.')
+    kind = node.get('type', '').removeprefix('mixedae.')
     cls = {'encoder': Encoder, 'decoder': Decoder}.get(path[-1]) or MODELS.get(kind) or DATASETS.get(kind)
     return leaf in inspect.signature(cls).parameters
 
