@@ -6,7 +6,8 @@ bfloat16, activation checkpointing, gradients of 4 steps added up, images of 640
     1 GPU * 4 images * 4 steps = 16 images a step of the optimiser
     732912 iters * 4 images / 117266 images = 25.0 ep
 
-Memory is not measured. More is saved by a smaller batch_size with a larger accumulative_counts; less is needed
+A step needs 1.9 GiB of tensors (counted on a CPU: tools/analysis/step_memory.py); a GPU needs more, not measured.
+More is saved by a smaller batch_size with a larger accumulative_counts; less is needed
 (`model.backbone.with_cp=False` is faster) on a larger GPU.
 
 Not trained here. Before training put the pre-training checkpoint in:

@@ -182,7 +182,7 @@ def test_every_reader_of_ours_is_the_safe_one():
     """No other place of the project unpickles, or reads with torch, numpy or MMEngine in a way that could run code."""
     allowed = {
         'mixedae/checkpoints/reading.py',  # the safe reader itself
-        'mixedae/checkpoints/old_torch.py',  # what the safe reader does before PyTorch 2.6; attacked in test_old_torch.py
+        'mixedae/checkpoints/old_torch.py',  # the same before PyTorch 2.6; attacked in test_old_torch.py
         'mixedae/checkpoints/numpy_pickle.py',  # detectron2's files, with a list of what they may name
         'mixedae/engine/runner.py',  # calls Runner.load_checkpoint with what the safe reader has read
     }
