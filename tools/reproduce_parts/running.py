@@ -265,12 +265,12 @@ class Journey:
         finally:
             before['seconds'] += time.monotonic() - running.start
             if 'cpu_seconds' in before:
-                before['cpu_seconds'] = round(before['cpu_seconds'] + running.cpu_seconds, 1)
+                before['cpu_seconds'] = round(before['cpu_seconds'] + running.cpu_seconds, 3)
             write_json(self._stamp(stage, 'begun'), before)
         missing = [path for path in stage.outputs if not path.exists()]
         if missing:
             return f'ended well but did not write {missing[0]}'
-        record = {**before, 'seconds': round(before['seconds'], 1), 'iterations': stage.iterations, 'kind': stage.kind}
+        record = {**before, 'seconds': round(before['seconds'], 3), 'iterations': stage.iterations, 'kind': stage.kind}
         record.update(self.facts(), finished=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()))
         write_json(self._stamp(stage, 'done'), record)
         if stage.removes and stage.folder is not None:
