@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -20,7 +21,7 @@ from mixedae.engine.throughput_hook import ThroughputHook
 from mixedae.models.pretrainer import Pretrainer
 
 
-class SideHook(Hook):
+class SideHook(Hook, ABC):
     """Calls :meth:`look` every so often, on rank 0 alone; the other processes wait for it at their next step.
 
     The model is in evaluation mode meanwhile, no gradient is kept and every random generator is put back, so a run
@@ -44,9 +45,9 @@ class SideHook(Hook):
         self.on = True
         self.seconds = 0.0
 
+    @abstractmethod
     def look(self, runner: Runner, model: Pretrainer, step: int) -> None:
         """What the hook does; ``step`` is the number of iterations done."""
-        raise NotImplementedError
 
     def before_train(self, runner: Runner) -> None:
         model = unwrap(runner.model)
