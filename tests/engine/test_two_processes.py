@@ -107,6 +107,31 @@ def test_fully_sharded__same_weights_and_same_checkpoints(tmp_path, pictures, on
     assert runs.differences(two, read_file(str(tmp_path / 'iter_4.pth'))) == []
 
 
+@pytest.mark.parametrize('first', ['two sharded', 'one whole'])
+def test_fully_sharded__goes_on_with_another_number_of_processes(tmp_path, pictures, one_process, first):
+    """Two iterations with two processes that share the model and two with one, in both orders: the run of one."""
+    pytest.importorskip('torch.distributed.tensor', reason='FSDP2 came with PyTorch 2.6')
+
+    def sharded(folder):
+        cfg = config(folder, pictures, 4, 1, dict(type='mixedae.FullySharded'), every=2)
+        del cfg.default_hooks['throughput']
+        return cfg
+
+    def run(kind, resume):
+        if kind == 'two sharded':
+            runs.finish(sharded, tmp_path, world=2, resume=resume)
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MixedAE, 'draw_mask', with_masks_of_both(MixedAE.draw_mask))
+            runs.finish(lambda folder: config(folder, pictures, 8, 1, None, every=2), tmp_path, resume=resume)
+
+    run(first, resume=False)
+    (tmp_path / 'iter_4.pth').unlink()
+    run('one whole' if first == 'two sharded' else 'two sharded', resume=True)
+    assert any('iter_2.pth' in file.read_text() for file in tmp_path.glob('*/environment.json'))
+    compare(one_process(1)['state_dict'], read_file(str(tmp_path / 'iter_4.pth'))['state_dict'])
+
+
 def test_fully_sharded__refuses():
     with pytest.raises(RuntimeError, match=r'found no Transformer block|needs PyTorch 2\.6'):
         FullySharded(torch.nn.Linear(2, 2))
