@@ -59,9 +59,9 @@ class Budget:
 
 
 BUDGETS = {
-    # One seed of all variants is meant for about 75 minutes of two idle cores; see docs/results.md for what it took.
+    # One seed of all variants takes about 75 minutes of two idle cores; docs/results.md says what it took.
     'cpu': Budget(
-        iterations=1500,
+        iterations=1000,
         batch=64,
         dense=Dense((160, 208), 1000, 400),
         camvid=Tuning(250, 8, (128, 128), 101),
