@@ -38,11 +38,6 @@ class _Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw()
 
 
-class _Rle(msgspec.Struct, gc=False):
-    size: list[int]
-    counts: list[int] | str
-
-
 _pieces = msgspec.json.Decoder(list[_Annotation])
 _polygons = msgspec.json.Decoder(list[list[float]])
 NO_ID = -(2**62)

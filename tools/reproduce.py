@@ -50,7 +50,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.tasks is None:
         args.tasks = list(BUDGETS[args.budget].tasks)
     if args.threads is None:
-        args.threads = 1 if args.jobs > 1 else len(os.sched_getaffinity(0))
+        from object_aware.parallel import usable_cores
+
+        args.threads = 1 if args.jobs > 1 else usable_cores()
     args.work_dir = Path(args.work_dir or ROOT / 'work_dirs' / 'reproduce').resolve()
     return args
 
@@ -60,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.jobs < 1 or args.threads < 1 or min(args.seeds) < 0:
             raise DataError('--jobs and --threads must be at least 1 and --seeds at least 0')
+        if args.publish and not (Path(args.publish) / 'results.md').is_file():
+            raise DataError(f'--publish {args.publish} has no results.md to put the results into')
         return run(args)
     except (DataError, OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)

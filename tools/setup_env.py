@@ -35,7 +35,8 @@ if sys.version_info < (3, 9):  # noqa: UP036 -- told to whoever calls it with th
     sys.exit('error: tools/setup_env.py needs Python 3.9 or newer: call it with python3.11.')
 
 from tools.env_parts import commands, machine, ops_wheel
-from tools.env_parts.commands import CommandFailed, SetupError, say, spell_seconds
+from tools.env_parts.commands import CommandFailed, SetupError, say
+from tools.stage_parts.commands import clock
 
 STAMP_NAME = '.mixedae-environment.json'
 DISK_ENVIRONMENT_GIB = 12  # measured: 5.4 GiB in .venv; the rest is pip's cache and what it unpacks meanwhile
@@ -180,7 +181,7 @@ def carry_out(setup: Setup, todo: list[Step], count: int, done: dict[str, str]) 
             raise commands.explain(error, f'step {number} ({step.name})', setup.base.short) from None
         done = {**done, step.name: step.digest}
         write_stamp(setup.venv, done)
-        say(f'      done in {spell_seconds(time.monotonic() - start)}')
+        say(f'      done in {clock(time.monotonic() - start)}')
 
 
 # --- the stamp ------------------------------------------------------------------------------------------------------
@@ -284,7 +285,7 @@ def make_environment(args: argparse.Namespace, runner: Callable[..., None] = com
         if wanted.version[:2] != (3, 11):
             say(f'note: the pins were tested on Python 3.11, this is {wanted.version[0]}.{wanted.version[1]}')
         carry_out(setup, todo, len(steps), done)
-        say(f'environment is ready after {spell_seconds(time.monotonic() - started)}: {venv}')
+        say(f'environment is ready after {clock(time.monotonic() - started)}: {venv}')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

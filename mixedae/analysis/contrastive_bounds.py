@@ -1,4 +1,4 @@
-"""Between which values the homologous contrastive loss (Eq 7) can lie."""
+"""Two marks on the scale of the homologous contrastive loss (Eq 7): its floor, and where nothing is told apart."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def contrastive_floor(num_patches: int, group_size: int, temperature: float = 0.
 
 
 def contrastive_uniform(num_patches: int) -> float:
-    """The loss of features that are all alike: ln(L - 1), each other patch as likely as the next."""
+    """The loss of features that are all alike: ln(L - 1), each other patch as likely as the next. No upper bound."""
     return math.log(num_patches - 1)

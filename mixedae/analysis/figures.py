@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mixedae.visualization import new_figure
-from mixedae.visualization.figure import FAINT, INK, SERIES
+from mixedae.visualization.figure import INK, SERIES, plain_axes
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 130) -> None:
@@ -61,12 +61,8 @@ def bars(
             axes.errorbar(at, values, yerr=errors[name], fmt='none', ecolor=INK, elinewidth=1)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xticks(range(len(groups)), groups)
-    for side in ('top', 'right', 'left', 'bottom'):
-        axes.spines[side].set_visible(False)
-    axes.grid(axis='y', color=FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=0, labelsize=9)
-    axes.set_ylabel(ylabel, color=INK, fontsize=9)
+    plain_axes(axes, ylabel=ylabel)
+    axes.spines['bottom'].set_visible(False)  # the line at 0 is drawn
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure
 

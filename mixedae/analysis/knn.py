@@ -46,7 +46,9 @@ def knn_accuracy(
     num_classes = int(torch.stack([train_labels.max(), test_labels.max()]).max()) + 1
     right = 0
     for start in range(0, len(test), chunk):
-        similarity, nearest = (test[start : start + chunk] @ train.T).topk(min(k, len(train)), dim=1)  # (m, k)
+        with torch.autocast(train.device.type, enabled=False):  # in 16 bits near neighbours would be equally near
+            similarities = test[start : start + chunk] @ train.T  # (m, N)
+        similarity, nearest = similarities.topk(min(k, len(train)), dim=1)  # (m, k)
         # Less the row's highest similarity: the same winner, and no overflow at a low temperature.
         weights = ((similarity - similarity[:, :1]) / temperature).double().exp()
         votes = weights.new_zeros(len(weights), num_classes).scatter_add_(1, train_labels[nearest], weights)

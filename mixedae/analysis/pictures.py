@@ -39,7 +39,8 @@ def pretraining_rows(model: Pretrainer, pixels: Tensor, seed: int = 0) -> tuple[
         Column titles and the rows, uint8 ``(H, W, 3)``.
     """
     images = normalise(model, pixels)
-    result = {name: value.float() for name, value in model.reconstruct(images, _generator(seed)).items()}
+    generator = torch.Generator().manual_seed(seed)
+    result = {name: value.float() for name, value in model.reconstruct(images, generator).items()}
     grid, patch = model.encoder.grid, model.encoder.patch_size
     sources = [image.permute(1, 2, 0).numpy() for image in pixels]
     maps = cls_attention(model, pixels).numpy()
@@ -66,7 +67,8 @@ def pretraining_rows(model: Pretrainer, pixels: Tensor, seed: int = 0) -> tuple[
     if model.encoder.segment_embed is not None:
         tokens = tokens + model.encoder.segments()[mask.to(images.device)]
     attention = patch_attention(model.encoder, tokens).cpu().numpy()  # (G, L, L)
-    kept = model.encoder.num_patches // model.group_size
+    kept = model.encoder.blocks[-1].attn.num_kept(1 + model.encoder.num_patches)
+    kept = kept or model.encoder.num_patches // model.group_size  # K; r·L where the block is global
     colours = source_colours(model.group_size)
     for i, source in enumerate(sources):
         group, own = divmod(i, model.group_size)
@@ -106,7 +108,3 @@ def nearest(own: np.ndarray, wanted: int, grid: tuple[int, int]) -> int:
 def _pixels(flags: np.ndarray, grid: tuple[int, int], patch: int) -> np.ndarray:
     """Flags of patches ``(L,)`` as flags of pixels ``(H, W, 1)``."""
     return flags.reshape(grid).repeat(patch, axis=0).repeat(patch, axis=1)[..., None]
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

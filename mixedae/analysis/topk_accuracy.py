@@ -15,8 +15,7 @@ from mixedae.functional import draw_mixing_mask, mix, own_image_attention, patch
 from mixedae.layers import Block
 from mixedae.models.pretrainer import Pretrainer
 from mixedae.visualization import read_scalars
-
-Curve = tuple[np.ndarray, np.ndarray]
+from mixedae.visualization.curves import Curve
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,10 @@ def training_images(dataset: Any, count: int, group_size: int = 1) -> Tensor:
     Where the dataset knows its scenes, they come from different ones as far as there are enough.
     """
     from mixedae.analysis import spaced
+    from object_aware.device_scenes import WindowDataset
 
+    if isinstance(dataset, WindowDataset):  # gives windows alone; the pixels in them are its dataset's
+        dataset = dataset.dataset
     total = len(dataset)
     scenes = getattr(dataset, 'scene_ids', None)
     if scenes is None:

@@ -16,7 +16,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 
 from mixedae.engine.meter_hook import unwrap
-from mixedae.engine.random_state import random_state_kept
+from mixedae.engine.random_state import get_random_state, set_random_state
 from mixedae.engine.throughput_hook import ThroughputHook
 from mixedae.models.pretrainer import Pretrainer
 
@@ -56,7 +56,7 @@ class SideHook(Hook, ABC):
                 f'{type(self).__name__} looks at pre-training (MixedAE, MAE), but this run trains a '
                 f'{type(model).__name__}: remove the hook from custom_hooks.'
             )
-        if 'FullySharded' in type(runner.model).__name__:
+        if 'FullySharded' in type(runner.model).__name__:  # ours and MMEngine's
             self._switch_off('one process alone has not the whole model (FullySharded)')
         if self.at_start and runner.iter == 0:
             self._run(runner, 0)
@@ -104,12 +104,14 @@ def left_as_it_is(model: Pretrainer) -> Iterator[None]:
     """Evaluation mode without gradients inside; modes, meters and random generators are afterwards as they were."""
     modes = [(module, module.training) for module in model.modules()]
     measure, meters, step = model.measure, model.meters, model.step
+    random = get_random_state()
     model.eval()
     model.measure = False
     try:
-        with torch.no_grad(), random_state_kept():
+        with torch.no_grad():
             yield
     finally:
+        set_random_state(random)
         model.measure, model.meters, model.step = measure, meters, step
         for module, mode in modes:
             module.training = mode

@@ -4,8 +4,8 @@ Everything here takes plain numbers and uint8 RGB arrays (H, W, 3) and can be us
 """
 
 from .curves import curves, read_scalars, smooth
-from .draw import colour_labels, draw_objects, draw_windows, fit, mask_colours, mask_tint, palette, to_image
-from .figure import encode_figure, encode_image, new_figure, to_svg
+from .draw import colour_labels, draw_objects, draw_windows, fit, mask_colours, palette, to_image
+from .figure import encode_image, new_figure, to_svg
 from .grids import grid
 from .html import Page, assert_self_contained
 from .sheets import outline, sheet
@@ -17,12 +17,10 @@ __all__ = [
     'curves',
     'draw_objects',
     'draw_windows',
-    'encode_figure',
     'encode_image',
     'fit',
     'grid',
     'mask_colours',
-    'mask_tint',
     'new_figure',
     'outline',
     'palette',

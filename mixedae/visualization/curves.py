@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .figure import FAINT, INK, SERIES, new_figure
+from .figure import INK, SERIES, new_figure, plain_axes
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps (n,), values (n,)
 
@@ -64,7 +64,7 @@ def read_scalars(run_dir: str | Path, starts: Sequence[str] | None = None) -> di
 
 
 def smooth(values: Sequence[float] | np.ndarray, window: int) -> np.ndarray:
-    """Centred moving mean over up to `window` values; shorter at both ends, so the length stays."""
+    """Centred moving mean over `window` values, one more if that is even; fewer at both ends, so the length stays."""
     values = np.asarray(values, dtype=np.float64)
     if window <= 1 or len(values) < 3:
         return values
@@ -112,7 +112,12 @@ def curves(
                       textcoords='offset points', color=INK, fontsize=9, ha='right', va='top')  # fmt: skip
     if ylim:
         axes.set_ylim(*ylim)
-    _style(axes, xlabel, ylabel, percent)
+    plain_axes(axes, xlabel, ylabel)
+    axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if len(ends) > 1:
         _label_ends(axes, ends)
     return figure
@@ -123,23 +128,6 @@ def _as_arrays(points: Curve | Sequence[tuple[float, float]]) -> Curve:
         return np.asarray(points[0], dtype=np.float64), np.asarray(points[1], dtype=np.float64)
     pairs = np.asarray(list(points), dtype=np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
-
-
-def _style(axes, xlabel: str, ylabel: str, percent: bool) -> None:
-    for side in ('top', 'right', 'left'):
-        axes.spines[side].set_visible(False)
-    axes.spines['bottom'].set_color(FAINT)
-    axes.patch.set_alpha(0.0)
-    axes.grid(axis='y', color=FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=0, labelsize=9)
-    axes.margins(x=0.01)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    if percent:
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel(xlabel, color=INK, fontsize=9)
-    axes.set_ylabel(ylabel, color=INK, fontsize=9)
 
 
 def _label_ends(axes, ends: list[list]) -> None:

@@ -61,12 +61,6 @@ def mask_colours(
     return cells.repeat(patch_size, axis=0).repeat(patch_size, axis=1)
 
 
-def mask_tint(image: np.ndarray, mask: np.ndarray, grid: tuple[int, int], alpha: float = 0.45) -> np.ndarray:
-    """The image under a veil of `mask_colours`; image (h * P, w * P, 3)."""
-    patch = image.shape[0] // grid[0]
-    return _blend(image, mask_colours(mask, grid, patch), alpha)
-
-
 def draw_windows(
     scene: np.ndarray,
     windows: np.ndarray,
@@ -78,7 +72,7 @@ def draw_windows(
 
     Args:
         windows: (n, 4) x1, y1, x2, y2 in scene pixels, drawn solid.
-        boxes: (n, 4) the objects, drawn thin in the same colour.
+        boxes: (n, 4) the objects, drawn thin in white.
     """
     windows = np.asarray(windows, dtype=np.float64).reshape(-1, 4)
     colours = colours or palette(len(windows))

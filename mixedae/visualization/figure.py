@@ -8,6 +8,7 @@ import re
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -26,6 +27,19 @@ def new_figure(width: float, height: float) -> Figure:
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0.0)
     return figure
+
+
+def plain_axes(axes: Axes, xlabel: str = '', ylabel: str = '') -> None:
+    """No frame but a faint bottom line, faint horizontal grid lines behind what is drawn, no tick marks."""
+    for side in ('top', 'right', 'left'):
+        axes.spines[side].set_visible(False)
+    axes.spines['bottom'].set_color(FAINT)
+    axes.patch.set_alpha(0.0)
+    axes.grid(axis='y', color=FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, length=0, labelsize=9)
+    axes.set_xlabel(xlabel, color=INK, fontsize=9)
+    axes.set_ylabel(ylabel, color=INK, fontsize=9)
 
 
 def to_svg(figure: Figure, label: str = '') -> str:
@@ -49,13 +63,6 @@ def to_svg(figure: Figure, label: str = '') -> str:
         r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{_escape(label)}">', svg
     )
     return _unique_ids(svg, label)
-
-
-def encode_figure(figure: Figure, dpi: int = 110) -> str:
-    """The figure as a PNG data URI."""
-    out = io.BytesIO()
-    figure.savefig(out, format='png', dpi=dpi)
-    return 'data:image/png;base64,' + base64.b64encode(out.getvalue()).decode('ascii')
 
 
 def encode_image(image: np.ndarray, *, photo: bool = True, quality: int = 86) -> str:

@@ -71,6 +71,15 @@ def test_pretraining_rows__mixedae() -> None:
     assert all((a == b).all() for x, y in zip(rows, again) for a, b in zip(x, y))
 
 
+@pytest.mark.parametrize(('topk_ratio', 'kept'), [(0.5, 8), (0.25, 4), (None, 4)])
+def test_pretraining_rows__frames_around_the_kept_patches(topk_ratio: float | None, kept: int) -> None:
+    model = build(MixedAE, topk_ratio=topk_ratio)
+    pixels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    _, rows = pretraining_rows(model, pixels)
+    corners = np.stack([row[-1][::8, ::8] for row in rows])  # of each patch: in its frame
+    assert set((corners > 0).any(-1).sum((1, 2)).tolist()) <= {kept, kept + 1}  # the query has one, too
+
+
 def test_pretraining_rows__without_decoder_and_mae() -> None:
     pixels = torch.randint(0, 250, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     columns, rows = pretraining_rows(build(MixedAE, reconstruction_weight=0), pixels)

@@ -58,6 +58,16 @@ def test_knn_accuracy__length_of_features_does_not_matter() -> None:
     assert knn_accuracy(scaled, train[1], *test) == knn_accuracy(*train, *test)
 
 
+def test_knn_accuracy__is_the_same_under_autocast() -> None:
+    train, test = clusters(200, 8, 5, 1.5, 0), clusters(100, 8, 5, 1.5, 1)
+    near = [
+        (features + 30, labels) for features, labels in (train, test)
+    ]  # similarities that bfloat16 cannot tell apart
+    plain = knn_accuracy(*near[0], *near[1])
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert knn_accuracy(*near[0], *near[1]) == plain
+
+
 def test_knn_accuracy__bad_features_are_named() -> None:
     features, labels = clusters(10, 4, 2, 1.0, 0)
     with pytest.raises(ValueError, match='test features are not all finite'):

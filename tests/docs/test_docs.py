@@ -65,7 +65,7 @@ def known_key(cfg, key, options):
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_pages__files_and_links_exist(page):
     text = page.read_text(encoding='utf-8')
-    named = set(re.findall(r'\b((?:mmcfg|tools|docs|requirements)/[\w./-]*\w)', text))
+    named = set(re.findall(r'\b((?:mmcfg|tools|docs|requirements|tests|notebooks)/[\w./-]*\w)', text))
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
     links = [link for link in re.findall(r'\]\(([^)#]+)\)', text) if '://' not in link]

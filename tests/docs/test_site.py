@@ -69,6 +69,13 @@ def test_site__every_page_of_docs_is_built_and_in_the_list(site, pages):
     assert sources <= {Path(link) for link in pages[site / 'index.html'].links if '#' not in link and '://' not in link}
 
 
+def test_site__a_page_stands_in_the_list_once():
+    nav = re.search(r'^nav:\n(.*?)^\S', (ROOT / 'mkdocs.yml').read_text(encoding='utf-8'), flags=re.S | re.M).group(1)
+    listed = re.findall(r': (\S+\.md)$', nav, flags=re.M)
+    there = [path.relative_to(ROOT / 'docs').as_posix() for path in (ROOT / 'docs').rglob('*.md')]
+    assert sorted(listed) == sorted([*there, 'messages.md'])
+
+
 def test_site__nothing_is_fetched_from_elsewhere(site, pages):
     assert not [path for path in site.rglob('*') if 'theme' in path.name or path.suffix == '.py']
     for path, page in pages.items():

@@ -18,7 +18,10 @@ from mixedae.engine import PictureHook, ProbeHook, SafeRunner
 from mixedae.engine.classification import LabelledImages
 from mixedae.engine.probe_hook import training_images
 from mixedae.engine.side_hook import SideHook, leave_out_of_timer
-from mixedae.registry import HOOKS
+from mixedae.registry import DATASETS, HOOKS
+from object_aware import build_crop_index, read_scenes
+from object_aware.device_scenes import WindowDataset
+from object_aware.synthetic import write_demo_data
 
 PREPROCESSOR = dict(type='mmengine.ImgDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)
 
@@ -245,6 +248,17 @@ def test_picture_hook__sheets_of_the_same_images(tmp_path: Path) -> None:
     assert first.shape == last.shape == (34 + 4 * 132, 4 + 7 * 132, 3)
     np.testing.assert_array_equal(first[:, : 4 + 4 * 132], last[:, : 4 + 4 * 132])  # source, mask, mix, unmixed
     assert (first[:, 4 + 4 * 132 :] != last[:, 4 + 4 * 132 :]).any()
+
+
+def test_training_images__of_windows_that_the_device_cuts(tmp_path: Path) -> None:
+    write_demo_data(tmp_path, num_train=6, num_val=1, size=(96, 72))
+    detection = tmp_path / 'det'
+    scenes = read_scenes([(detection / 'annotations' / 'train.json', detection / 'images')])
+    build_crop_index(scenes, 32).save(tmp_path / 'crops.safetensors')
+    crops = dict(type='mixedae.ObjectCropDataset', index_file=str(tmp_path / 'crops.safetensors'), size=32)
+    found = training_images(WindowDataset(crops), 4)
+    assert (found.dtype, found.shape) == (torch.uint8, (4, 3, 32, 32))
+    assert torch.equal(found, training_images(DATASETS.build(crops), 4))
 
 
 def test_training_images__from_different_scenes() -> None:

@@ -103,3 +103,11 @@ def test_browse_crops__bad_input_is_one_sentence(tool, index_file, tmp_path, cap
         error = capsys.readouterr().err
         assert error.splitlines()[-1].startswith('error: ') and said in error
     assert not (tmp_path / 'p.html').exists()
+
+
+def test_up_to__the_limit_of_looser_rules_is_inside(tool):
+    from browse_parts.statistics import up_to
+
+    assert up_to(0.3, 0.36)[[0, -1]].tolist() == pytest.approx([0.0, 0.36])
+    edges = up_to(0.5, 0.36)
+    assert edges[[0, -1]].tolist() == pytest.approx([0.0, 0.55]) and len(edges) == 31

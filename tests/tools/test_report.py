@@ -137,11 +137,13 @@ def test_verdicts__accuracy_at_chance(tmp_path: Path) -> None:
     assert kinds(accuracy(tmp_path / 'c', 0.4, 0.3))['Patches find the patches of their own image'] == 'good'
 
 
-def probed(folder: Path, **values: list[float]) -> Path:
+PROBE_LINE = '2026/01/01 00:00:01 - mmengine - INFO - Probe at iteration 0: kNN 20.0 %, 400 images of 10 classes\n'
+
+
+def probed(folder: Path, log: str = PROBE_LINE, steps: tuple = (0, 500, 1000), **values: list[float]) -> Path:
     lines = rows(loss=lambda t: 1.4 - t)
-    for i, step in enumerate((0, 500, 1000)):
+    for i, step in enumerate(steps):
         lines.append({**{f'probe/{name}': several[i] for name, several in values.items()}, 'step': step})
-    log = '2026/01/01 00:00:01 - mmengine - INFO - Probe at iteration 0: kNN 20.0 %, 400 images of 10 classes\n'
     return write(folder, '20260101_000000', lines, PRETRAIN.format(segment_embed=True), log)
 
 
@@ -157,6 +159,18 @@ def test_verdicts__frozen_features(tmp_path: Path) -> None:
     assert found['Frozen features are worse than at the start (kNN)'] == 'bad'
     assert found['The features have collapsed'] == 'bad'
     assert kinds(probed(tmp_path / 'c', rankme=[10, 12, 13]))['The features have not collapsed'] == 'good'
+
+
+def test_verdicts__frozen_features_without_their_start(tmp_path: Path) -> None:
+    found = kinds(probed(tmp_path / 'a', steps=(250, 500, 1000), knn=[0.3, 0.3, 0.3], linear=[0.1, 0.1, 0.1]))
+    assert found['Frozen features are better than chance (kNN)'] == 'good'
+    assert found['Frozen features are no better than chance (linear probe)'] == 'even'
+    found = kinds(probed(tmp_path / 'b', log='', knn=[0.2, 0.3, 0.4]))
+    assert found['Frozen features (kNN)'] == 'note'
+
+
+def test_verdicts__gradients_that_are_all_zero(tmp_path: Path) -> None:
+    assert not [name for name in kinds(healthy(tmp_path, grad_norm=lambda t: 0.0)) if 'gradients' in name]
 
 
 def test_verdicts__too_early(tmp_path: Path) -> None:

@@ -255,17 +255,22 @@ def test_journey__a_failed_stage_is_tried_twice_and_stops_only_what_needs_it(tmp
     assert count.read_text() == 'xx'
 
 
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
 def test_journey__a_failure_of_the_disk_or_of_the_summary_leaves_no_thread_waiting(tmp_path):
     (tmp_path / 'logs').mkdir()
-    (tmp_path / 'logs' / 'bad.log').mkdir()  # its log cannot be written
+    (tmp_path / 'logs' / 'bad.log').symlink_to('/dev/full')  # its log cannot be written
 
     def summary():
         raise OSError('no space left')
 
-    stages = [write_stage('bad', tmp_path), write_stage('good', tmp_path), write_stage('last', tmp_path)]
-    run = journey(stages, tmp_path, jobs=2, changed=summary)
+    bad = write_stage('bad', tmp_path, code='import time; print("a line", flush=True); time.sleep(60)')
+    start = time.monotonic()
+    run = journey(
+        [bad, write_stage('good', tmp_path), write_stage('last', tmp_path)], tmp_path, jobs=2, changed=summary
+    )
     assert not run.run()
-    assert run.done == {'good', 'last'} and 'Is a directory' in run.failed['bad']
+    assert run.done == {'good', 'last'} and 'No space left' in run.failed['bad']
+    assert time.monotonic() - start < 50  # its process was ended
     assert run.out.getvalue().count('could not be collected: no space left') == 2
 
 

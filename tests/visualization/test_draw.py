@@ -11,7 +11,6 @@ from mixedae.visualization import (
     fit,
     grid,
     mask_colours,
-    mask_tint,
     palette,
     to_image,
 )
@@ -31,12 +30,6 @@ def test_mask_colours__each_patch_has_the_colour_of_its_image():
 def test_mask_colours__wrong_grid():
     with pytest.raises(ValueError, match='does not fill a grid of 2 x 2'):
         mask_colours(np.zeros(6, dtype=int), (2, 2))
-
-
-def test_mask_tint__mixes_image_and_colour():
-    image = np.full((4, 4, 3), 100, dtype=np.uint8)
-    tinted = mask_tint(image, np.zeros(4, dtype=int), (2, 2), alpha=0.5)
-    np.testing.assert_array_equal(tinted[0, 0], np.rint(0.5 * 100 + 0.5 * np.array(SOURCE_COLOURS[0])))
 
 
 def test_to_image__undoes_normalisation():

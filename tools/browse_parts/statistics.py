@@ -8,7 +8,7 @@ import numpy as np
 
 from browse_parts.scenes import measure_crop
 from mixedae.visualization import new_figure, to_svg
-from mixedae.visualization.figure import FAINT, INK, SERIES
+from mixedae.visualization.figure import INK, SERIES, plain_axes
 from object_aware.dataset import ObjectCropDataset
 from object_aware.index import CropIndex
 
@@ -53,6 +53,11 @@ def object_figures(index: CropIndex) -> list[tuple[str, str]]:
     ]
 
 
+def up_to(limit: float, usual: float) -> np.ndarray:
+    """Edges of 30 bins from 0 to a little above a rule's limit, to ``usual`` at least."""
+    return np.linspace(0, max(usual, 1.1 * limit), 31)
+
+
 def window_figures(dataset: ObjectCropDataset, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
     """Histograms of windows as the loader draws them in epoch 0, with the rules' limits."""
     index, rules = dataset.index, dataset.index.rules
@@ -72,11 +77,41 @@ def window_figures(dataset: ObjectCropDataset, count: int, rng: np.random.Genera
             (rules.min_fill,),
             'share of the window that the object covers',
         ),
-        ('offset', measures[:, 1], np.linspace(0, 0.3, 31), (rules.max_offset,), 'distance of the centres, in sides'),
-        ('inside', measures[:, 0], np.linspace(0.85, 1, 31), (rules.min_inside,), 'share of the object that is inside'),
-        ('others', measures[:, 3], np.linspace(0, 0.35, 36), (rules.max_others,), 'others over the object, by area'),
-        ('upsampling', enlarged, np.linspace(0, 4.5, 46), (rules.max_upsample, 1.0), 'crop pixels per scene pixel'),
-        ('aspect', aspect, np.linspace(0.6, 1.5, 37), rules.aspect, 'width / height of the window over the crop’s'),
+        (
+            'offset',
+            measures[:, 1],
+            up_to(rules.max_offset, 0.3),
+            (rules.max_offset,),
+            'distance of the centres, in sides',
+        ),
+        (
+            'inside',
+            measures[:, 0],
+            1 - up_to(1 - rules.min_inside, 0.15)[::-1],
+            (rules.min_inside,),
+            'share of the object that is inside',
+        ),
+        (
+            'others',
+            measures[:, 3],
+            up_to(rules.max_others, 0.36),
+            (rules.max_others,),
+            'others over the object, by area',
+        ),
+        (
+            'upsampling',
+            enlarged,
+            up_to(rules.max_upsample, 4.5),
+            (rules.max_upsample, 1.0),
+            'crop pixels per scene pixel',
+        ),
+        (
+            'aspect',
+            aspect,
+            np.linspace(min(0.6, 0.9 * rules.aspect[0]), max(1.5, 1.1 * rules.aspect[1]), 37),
+            rules.aspect,
+            'width / height of the window over the crop’s',
+        ),
     ]
     figures = []
     for name, values, bins, limits, label in panels:
@@ -101,14 +136,7 @@ def _histogram(series: dict[str, np.ndarray], bins: np.ndarray, label: str, limi
         axes.xaxis.set_minor_formatter(lambda value, _: '')
     for limit in limits:
         axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    for spine in ('top', 'right', 'left'):
-        axes.spines[spine].set_visible(False)
-    axes.spines['bottom'].set_color(FAINT)
-    axes.patch.set_alpha(0.0)
-    axes.grid(axis='y', color=FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=0, labelsize=9)
-    axes.set_xlabel(label, color=INK, fontsize=9)
+    plain_axes(axes, label)
     if len(series) > 1:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return to_svg(figure, label)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.stage_parts.commands import clock
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HEARTBEAT_SECONDS = 20
 
@@ -27,11 +29,6 @@ class CommandFailed(Exception):
         super().__init__(f'exit status {returncode}')
         self.returncode = returncode
         self.output = output
-
-
-def spell_seconds(seconds: float) -> str:
-    seconds = round(seconds)
-    return f'{seconds} s' if seconds < 60 else f'{seconds // 60} min {seconds % 60:02d} s'
 
 
 def say(text: str) -> None:
@@ -77,7 +74,7 @@ def run_command(command: list, *, env: dict[str, str], progress: Callable[[], st
                     break
                 except subprocess.TimeoutExpired:
                     note = progress() if progress else ''
-                    say(f'      ... {spell_seconds(time.monotonic() - start)}' + (f', {note}' if note else ''))
+                    say(f'      ... {clock(time.monotonic() - start)}' + (f', {note}' if note else ''))
         except BaseException:
             end_group(process)
             raise

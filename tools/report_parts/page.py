@@ -195,7 +195,7 @@ def _record(page: Page, run: Run) -> None:
         text = json.dumps(environment, indent=2, ensure_ascii=False)
         page.code(text, 'Environment of the last start that wrote one (environment.json)')
     else:
-        page.text('The run left no environment.json (it is of an older version, or without mixedae.SafeRunner).')
+        page.text('The run left no environment.json: only mixedae.SafeRunner writes one.')
     if run.config is not None:
         page.code(run.config.pretty_text, 'The whole config')
 

@@ -168,16 +168,22 @@ def _features(run: Run) -> Iterator[Verdict]:
         values = run.values(name)
         if not len(values):
             continue
-        now, untrained = float(values[-1]), run.scalars[name][0][0] == 0
-        images, classes = run.probed or (None, None)
-        of = f' of {images:,} images, {classes} classes: chance is {1 / classes:.1%}' if images else ''
-        error = math.sqrt(max(now * (1 - now), 1e-9) / images) if images else 0.0
-        base = float(values[0]) if untrained and len(values) > 1 else (1 / classes if images else 0.0)
-        than = 'of the untrained encoder' if untrained and len(values) > 1 else 'at chance'
-        told = f'{now:.1%}{of}; {base:.1%} {than}, one standard error {error:.1%} (binomial).'
+        now = float(values[-1])
+        if run.probed is None:
+            yield 'note', f'Frozen features ({title})', f'{now:.1%}; of how many images and classes, no log says.'
+            continue
+        images, classes = run.probed
+        error = math.sqrt(max(now * (1 - now), 1e-9) / images)
+        base, start, whose = 1 / classes, 'chance', 'at chance'
+        if run.scalars[name][0][0] == 0 and len(values) > 1:
+            base, start, whose = float(values[0]), 'at the start', 'of the untrained encoder'
+        told = (
+            f'{now:.1%} of {images:,} images, {classes} classes: chance is {1 / classes:.1%}; {base:.1%} {whose}, '
+            f'one standard error {error:.1%} (binomial).'
+        )
         if now - 2 * error > base:
-            yield 'good', f'Frozen features are better than at the start ({title})', told
+            yield 'good', f'Frozen features are better than {start} ({title})', told
         elif now + 2 * error < base:
-            yield 'bad', f'Frozen features are worse than at the start ({title})', told
+            yield 'bad', f'Frozen features are worse than {start} ({title})', told
         else:
-            yield 'even', f'Frozen features are no better than at the start ({title})', told
+            yield 'even', f'Frozen features are no better than {start} ({title})', told

@@ -214,7 +214,14 @@ class Journey:
                 self.lock.notify_all()
             if error is None:
                 with self.lock:
-                    self.changed()
+                    self._tell()
+
+    def _tell(self) -> None:
+        """Calls `changed`; a failure there ends no stage."""
+        try:
+            self.changed()
+        except (OSError, ValueError) as error:
+            self.say(f'the results so far could not be collected: {error}')
 
     def _next(self) -> Stage | None:
         """The first stage that can start."""
@@ -233,7 +240,10 @@ class Journey:
         for attempt in range(TRIES):
             running.start, running.cpu_seconds = time.monotonic(), 0.0
             self.say(f'start {stage.name}: {stage.title}')
-            error = self._do(running)
+            try:
+                error = self._do(running)
+            except OSError as failure:  # a full disk, say: a thread that ended by it would leave the others waiting
+                error = str(failure)
             if error is None or self.stopping:
                 return error
             self.say(f'FAILED {stage.name}: {error}; its log: {self._log(stage)}')
@@ -293,12 +303,17 @@ class Journey:
                     errors='replace', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=self.shared,
                 )  # fmt: skip
             assert process.stdout is not None
-            for line in process.stdout:
-                file.write(line)
-                file.flush()
-                if line.strip():
-                    running.tail.append(line.rstrip())
-                    running.text = summarise(line) or running.text
+            try:
+                for line in process.stdout:
+                    file.write(line)
+                    file.flush()
+                    if line.strip():
+                        running.tail.append(line.rstrip())
+                        running.text = summarise(line) or running.text
+            except OSError:  # the log cannot be written
+                process.terminate()
+                process.communicate()
+                raise
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             running.cpu_seconds += usage.ru_utime + usage.ru_stime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +15,9 @@ def hardware(amp: bool) -> dict[str, object]:
     """Device, cores that this process may use, and precision."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    from object_aware.parallel import usable_cores
+
+    cores = usable_cores()
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f'{cpu_name()}, {cores} cores'
     precision = 'bfloat16 (AMP) in pre-training, float32 in fine-tuning' if amp else 'float32'
     return {'device': device, 'cpu_cores': cores, 'precision': precision}
