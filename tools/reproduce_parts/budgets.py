@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TASKS = ('probe', 'topk', 'dense', 'camvid', 'ade', 'super12', 'person')
 """Evaluations of a checkpoint: kNN and linear probe; TopK accuracy; linear heads on frozen patches; fine-tuned mIoU on
@@ -112,3 +112,6 @@ BUDGETS = {
         keep_every=2,
     ),
 }
+# Four times as long, frozen measures alone: for single variants and seeds (`--variants`, `--seeds`), 45 minutes of one
+# idle core for each pre-training.
+BUDGETS['cpu-long'] = replace(BUDGETS['cpu'], iterations=4000, tasks=('probe', 'topk', 'dense'))
