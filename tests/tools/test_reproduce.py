@@ -336,9 +336,9 @@ def test_class_shares__by_value():
 
 
 def test_read_labels__both_ways_of_unlabelled(tmp_path):
-    Image.fromarray(np.array([[0, 1, 11]], np.uint8)).save(tmp_path / 'a.png')
-    assert read_labels(tmp_path / 'a.png', True, 0).tolist() == [[255, 0, 10]]
-    assert read_labels(tmp_path / 'a.png', False, 11).tolist() == [[0, 1, 255]]
+    Image.fromarray(np.array([[0, 1, 11, 255]], np.uint8)).save(tmp_path / 'a.png')
+    assert read_labels(tmp_path / 'a.png', True, 0).tolist() == [[255, 0, 10, 255]]
+    assert read_labels(tmp_path / 'a.png', False, 11).tolist() == [[0, 1, 255, 255]]
 
 
 def test_fit_linear__finds_the_share_of_each_side(generator):

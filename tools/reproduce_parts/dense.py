@@ -28,7 +28,7 @@ def read_labels(path: Path, reduce_zero: bool, ignored: int) -> np.ndarray:
     """(H, W) uint8 label map: classes from 0, 255 ignored."""
     labels = np.array(Image.open(path))
     if reduce_zero:
-        return np.where(labels == 0, IGNORED, labels - 1).astype(np.uint8)
+        return np.where((labels == 0) | (labels == IGNORED), IGNORED, labels - 1).astype(np.uint8)  # as mmseg
     return np.where(labels == ignored, IGNORED, labels).astype(np.uint8)
 
 
