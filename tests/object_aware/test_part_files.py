@@ -71,7 +71,7 @@ SLEEPERS = """
 import os, time
 from object_aware.parallel import ordered_map
 def sleep(shared, task):
-    print(os.getpid(), flush=True)
+    os.write(1, b'%d\\n' % os.getpid())  # whole lines: a print of two processes can interleave
     time.sleep(300)
 list(ordered_map(sleep, [1, 2], workers=2, shared=None, start_method='fork'))
 """
