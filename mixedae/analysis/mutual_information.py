@@ -164,7 +164,8 @@ def estimate_mixing(
     Returns:
         In nats for each hidden patch: ``masked``, ``mixed``, ``gap`` (plug-in, fitted to all pairs),
         ``held_out_masked``, ``held_out_mixed``, ``held_out_gap`` and its standard error over scenes
-        ``held_out_gap_error``; and ``shrinkage``.
+        ``held_out_gap_error`` (of these Gaussians: it leaves out how they would differ with other scenes to fit);
+        and ``shrinkage``.
     """
     count, length, channels = first.shape
     if first.shape != second.shape or scenes.shape != (count,):

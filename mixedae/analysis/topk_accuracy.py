@@ -20,11 +20,11 @@ from mixedae.visualization.curves import Curve
 
 @dataclass(frozen=True)
 class LayerAccuracy:
-    """Measurements of S mixed sequences.
+    """Measurements of N groups of images, each the mean over the mixes drawn of it.
 
     Attributes:
-        topk_acc: ``(S, depth, H)``, TopK accuracy of each sequence, block and head.
-        own_attention: ``(S, depth, H)``, share of patch attention that falls on the query's own image.
+        topk_acc: ``(N, depth, H)``, TopK accuracy of each group, block and head.
+        own_attention: ``(N, depth, H)``, share of patch attention that falls on the query's own image.
         topk: ``(depth,)`` kept keys K of each block; in global blocks the K best keys are *counted*, all are used.
         is_global: ``(depth,)`` whether the block is global.
         chance: r = 1/g.
@@ -43,9 +43,9 @@ class LayerAccuracy:
 
     @property
     def error(self) -> np.ndarray:
-        """``(depth,)`` standard error of :attr:`by_layer` over the sequences."""
-        per_sequence = self.topk_acc.mean(2)
-        return per_sequence.std(0, ddof=1) / len(per_sequence) ** 0.5 if len(per_sequence) > 1 else 0 * self.by_layer
+        """``(depth,)`` standard error of :attr:`by_layer` over the groups (mixes of one group are not independent)."""
+        per_group = self.topk_acc.mean(2)
+        return per_group.std(0, ddof=1) / len(per_group) ** 0.5 if len(per_group) > 1 else 0 * self.by_layer
 
 
 @torch.no_grad()
@@ -98,6 +98,7 @@ def layer_accuracy(
         part = groups[start : start + batch_groups]
         images = normalise(model, part.flatten(0, 1))
         patches = patchify(images, encoder.patch_size).unflatten(0, (-1, group_size))  # (G, g, L, P*P*C)
+        mixes = []  # of each draw: TopK accuracy and own attention, (G, depth, H) both
         for _ in range(draws):
             mask = draw_mixing_mask(len(part), encoder.num_patches, group_size, generator=generator)
             mask = mask.to(images.device)
@@ -106,14 +107,16 @@ def layer_accuracy(
                 tokens = tokens + segments[mask]
             probe = _Probe(mask, counted)
             encoder(tokens, probe)
-            accuracy.append(torch.stack(probe.accuracy, 1))  # (G, depth, H)
-            attention.append(torch.stack(probe.attention, 1))
+            mixes.append((torch.stack(probe.accuracy, 1), torch.stack(probe.attention, 1)))
+        of_groups = [torch.stack(values).double().mean(0) for values in zip(*mixes, strict=True)]
+        accuracy.append(of_groups[0])
+        attention.append(of_groups[1])
         if progress is not None:
             progress(min(start + batch_groups, len(groups)), len(groups))
     kept = [block.attn.num_kept(1 + encoder.num_patches) for block in encoder.blocks]
     return LayerAccuracy(
-        torch.cat(accuracy).double().cpu().numpy(),
-        torch.cat(attention).double().cpu().numpy(),
+        torch.cat(accuracy).cpu().numpy(),
+        torch.cat(attention).cpu().numpy(),
         [k or counted for k in kept],
         [k is None for k in kept],
         1 / group_size,

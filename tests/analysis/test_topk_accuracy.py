@@ -70,7 +70,16 @@ def test_layer_accuracy__batches_and_draws(run):
     np.testing.assert_array_equal(one.topk_acc, same.topk_acc)
     assert steps == [(4, 4)]
     more = layer_accuracy(model, pixels, batch_groups=2, draws=3, seed=1)
-    assert more.topk_acc.shape == (12, 3, 2) and (more.error < one.error.max() + 1).all() and (more.error > 0).all()
+    assert more.topk_acc.shape == (4, 3, 2) and (more.error > 0).all()
+
+
+def test_layer_accuracy__a_group_is_the_mean_of_its_draws(run):
+    model, pixels = run[0], pixels_for(4)
+    apart = layer_accuracy(model, torch.cat([pixels, pixels]), batch_groups=1, seed=1)  # the same masks, one a group
+    both = layer_accuracy(model, pixels, draws=2, seed=1)
+    np.testing.assert_allclose(both.topk_acc, apart.topk_acc.mean(0, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(both.own_attention, apart.own_attention.mean(0, keepdims=True), atol=1e-6)
+    assert not np.array_equal(apart.topk_acc[0], apart.topk_acc[1]) and (both.error == 0).all()
 
 
 def test_layer_accuracy__mae_is_measured_without_segments(mae_run):
@@ -131,7 +140,7 @@ def test_topk_accuracy_tool(run, mae_run, photos, tmp_path, capsys):
     numbers = json.loads((out / 'topk_accuracy.json').read_text())
     assert list(numbers['models']) == ['MixedAE', 'MAE'] and list(numbers['training']) == ['MixedAE']
     assert [row['layer'] for row in numbers['models']['MixedAE']['layers']] == [0, 1, 2]
-    assert numbers['models']['MixedAE']['sequences'] == 2 and numbers['models']['MAE']['chance'] == 0.25
+    assert numbers['models']['MixedAE']['groups'] == 2 and numbers['models']['MAE']['chance'] == 0.25
     assert numbers['training']['MixedAE']['02'] == [[1, 2, 3, 4], [0.27, 0.29, 0.31, 0.33]]
     assert (out / 'layers.png').stat().st_size > 2000 and (out / 'training.png').stat().st_size > 2000
     assert 'chance 25.0%' in capsys.readouterr().out

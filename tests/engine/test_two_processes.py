@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def config(folder, pictures, batch, counts, wrapper, every=4):
         type='OptimWrapper', optimizer=dict(type='SGD', lr=0.5, momentum=0.9), accumulative_counts=counts
     )
     cfg.model_wrapper_cfg = wrapper
+    return cfg
+
+
+def sharded_config(pictures, folder):
+    cfg = config(folder, pictures, 4, 1, dict(type='mixedae.FullySharded'), every=2)
+    del cfg.default_hooks['throughput']  # times differ from run to run
     return cfg
 
 
@@ -87,11 +94,7 @@ def test_data_parallel__same_weights_as_one_process(tmp_path, pictures, one_proc
 def test_fully_sharded__same_weights_and_same_checkpoints(tmp_path, pictures, one_process):
     pytest.importorskip('torch.distributed.tensor', reason='FSDP2 came with PyTorch 2.6')
 
-    def sharded(folder):
-        cfg = config(folder, pictures, 4, 1, dict(type='mixedae.FullySharded'), every=2)
-        del cfg.default_hooks['throughput']  # times differ from run to run
-        return cfg
-
+    sharded = partial(sharded_config, pictures)
     one = one_process(1)
     runs.finish(sharded, tmp_path, world=2, resume=False)
     two = read_file(str(tmp_path / 'iter_4.pth'))
@@ -112,10 +115,7 @@ def test_fully_sharded__goes_on_with_another_number_of_processes(tmp_path, pictu
     """Two iterations with two processes that share the model and two with one, in both orders: the run of one."""
     pytest.importorskip('torch.distributed.tensor', reason='FSDP2 came with PyTorch 2.6')
 
-    def sharded(folder):
-        cfg = config(folder, pictures, 4, 1, dict(type='mixedae.FullySharded'), every=2)
-        del cfg.default_hooks['throughput']
-        return cfg
+    sharded = partial(sharded_config, pictures)
 
     def run(kind, resume):
         if kind == 'two sharded':

@@ -478,6 +478,7 @@ def test_reproduce__micro_run_is_skipped_the_second_time(small_pack, tmp_path, c
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert found.returncode == 0, found.stdout + found.stderr
     results = json.loads((tmp_path / 'results.json').read_text())
+    assert results['versions']['torch'] == torch.__version__
     (row,) = results['runs']
     assert (row['variant'], row['seed'], row['iterations'], row['images']) == ('mixedae', 0, 4, 64)
     assert {'knn_mean', 'linear_mean', 'knn_cls', 'linear_cls'} == row['metrics'].keys()

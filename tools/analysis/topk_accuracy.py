@@ -95,7 +95,7 @@ def numbers(measured: LayerAccuracy) -> dict:
     """A measurement as plain numbers."""
     return dict(
         chance=measured.chance,
-        sequences=len(measured.topk_acc),
+        groups=len(measured.topk_acc),
         layers=[
             dict(
                 layer=i,

@@ -56,13 +56,14 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
     """Rows of finished pre-trainings with the metrics of their finished evaluations; nothing is filled in."""
     lengths = plan.lengths
     stages = {stage.name: stage for stage in journey.stages}
-    rows, versions = [], {}
+    rows, versions = [], {}  # versions: name -> all that stages were made with
     for seed in plan.seeds:
         for variant in plan.variants:
             record = journey.record(stages[f'pretrain_{variant}_s{seed}'])
             if record is None:
                 continue
-            versions = record['versions']
+            for name, version in record['versions'].items():
+                versions.setdefault(name, set()).add(version)
             row = {
                 'variant': variant,
                 'title': VARIANTS[variant].title,
@@ -88,7 +89,7 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
     return {
         'budget': budget,
         'settings': json.loads(json.dumps(vars(plan.budget), default=vars)),
-        'versions': versions,
+        'versions': {name: ' and '.join(sorted(found)) for name, found in versions.items()},
         'runs': rows,
     }
 
