@@ -77,15 +77,33 @@ class Mean(BaseMetric):
 
 @HOOKS.register_module(force=True)
 class Pace(Hook):
-    """Writes each begun iteration into a file, so that a killer knows where the run is, and takes its time."""
+    """Writes each begun iteration into a file, so that a killer knows where the run is, and takes its time.
 
-    def __init__(self, file, seconds=0.0):
-        self.file, self.seconds = file, seconds
+    In iteration ``hold`` it waits until :func:`release` is called.
+    """
+
+    def __init__(self, file, seconds=0.0, hold=None):
+        self.file, self.seconds, self.hold = Path(file), seconds, hold
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        with open(self.file, 'a') as file:
+        with self.file.open('a') as file:
             file.write(f'{runner.iter}\n')
         time.sleep(self.seconds)
+        if runner.iter == self.hold:
+            held(self.file.parent)
+
+
+def held(folder, seconds=300):
+    """Waits in a forked process until :func:`release` is called of the folder."""
+    end = time.monotonic() + seconds
+    while not (folder / 'go').exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f'{folder} was not released')
+        time.sleep(0.002)
+
+
+def release(folder):
+    (folder / 'go').write_text('')
 
 
 def write_pictures(folder, count=24, size=40):
@@ -194,7 +212,7 @@ def train(cfg, resume=True, pace=None, **environment):
     if 'RANK' in environment:
         cfg.launcher = 'pytorch'
     if pace is not None:
-        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='Pace', file=str(pace[0]), seconds=pace[1], priority=0)]
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='Pace', priority=0, **pace)]
     runner = RUNNERS.build(cfg)
     runner.train()
     return runner
@@ -248,17 +266,18 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(make, folder, world=1, seconds=0.0, resume=True):
+def start(make, folder, world=1, seconds=0.0, resume=True, hold=None):
     """Starts a run of ``world`` processes; their ids and the file that says where it is."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pace = folder / 'pace'
     pace.write_text('')
+    (folder / 'go').unlink(missing_ok=True)
     meeting = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port(), WORLD_SIZE=world, GLOO_SOCKET_IFNAME='lo')
     pids = []
     for rank in range(world):
         environment = dict(meeting, RANK=rank, LOCAL_RANK=rank) if world > 1 else {}
-        mine = (pace, seconds) if rank == 0 else None
+        mine = dict(file=str(pace), seconds=seconds, hold=hold) if rank == 0 else None
         pids.append(
             fork(
                 lambda environment=environment, mine=mine: train(make(folder), resume, mine, **environment),

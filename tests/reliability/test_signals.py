@@ -31,9 +31,10 @@ def test_signal__saves_and_goes_on_exactly(tmp_path):
     runs.finish(make, tmp_path / 'whole')
     folder = tmp_path / 'stopped'
     for number, at in ((signal.SIGTERM, 3), (signal.SIGUSR1, 9)):
-        pids, pace = runs.start(make, folder, seconds=0.05)
+        pids, pace = runs.start(make, folder, hold=at)
         assert runs.wait_until(pace, at, pids)
         os.killpg(pids[0], number)  # its loader processes too, as batch systems do
+        runs.release(folder)
         assert runs.exit_code(pids[0]) == EXIT_CODE == 75, output(folder)[-3000:]
         found = newest_valid(folder)
         assert found.path.name.startswith('iter_') and found.checkpoint['meta']['iter'] >= at
@@ -46,24 +47,19 @@ def test_signal__saves_and_goes_on_exactly(tmp_path):
     ]
 
 
-class Slow:
-    """A write that takes its time and says so."""
+def held_write(folder, name):
+    """A run that waits for its release inside the writing of one checkpoint."""
+    from mixedae.engine import runner
 
-    def __init__(self, folder):
-        from mixedae.engine import runner
+    write = runner.write_checkpoint
 
-        self.write, self.folder = runner.write_checkpoint, folder
-        runner.write_checkpoint = self
+    def held(path, checkpoint):
+        if Path(path).name == name:
+            (folder / 'writing').write_text('')
+            runs.held(folder)
+        write(path, checkpoint)
 
-    def __call__(self, path, checkpoint):
-        (self.folder / 'writing').write_text('')
-        time.sleep(0.4)
-        self.write(path, checkpoint)
-        (self.folder / 'written').write_text('')
-
-
-def slow_run(folder):
-    Slow(folder)
+    runner.write_checkpoint = held
     return runs.noisy(folder, iters=50, every=2, workers=0)
 
 
@@ -76,36 +72,33 @@ def wait_for(path):
 
 def test_signal__in_the_middle_of_a_save(tmp_path):
     """The save is finished, no second one of the same iteration is made."""
-    pids, _ = runs.start(slow_run, tmp_path)
+    pids, _ = runs.start(partial(held_write, name='iter_2.pth'), tmp_path)
     wait_for(tmp_path / 'writing')
-    assert not (tmp_path / 'written').exists()
     os.kill(pids[0], signal.SIGTERM)
+    runs.release(tmp_path)
     assert runs.exit_code(pids[0]) == EXIT_CODE
     assert newest_valid(tmp_path).path.name == 'iter_2.pth' and not list(tmp_path.glob('.*'))
 
 
 def test_signal__second_one_ends_at_once(tmp_path):
-    pids, _ = runs.start(slow_run, tmp_path)
-    wait_for(tmp_path / 'written')
-    (tmp_path / 'writing').unlink()
+    pids, _ = runs.start(partial(held_write, name='iter_4.pth'), tmp_path)
     wait_for(tmp_path / 'writing')
-    os.kill(pids[0], signal.SIGTERM)
-    time.sleep(0.1)
-    began = time.monotonic()
-    os.kill(pids[0], signal.SIGTERM)
-    assert runs.exit_code(pids[0]) == 128 + signal.SIGTERM and time.monotonic() - began < 5
+    while not os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOHANG | os.WNOWAIT):  # two at once count as one
+        os.kill(pids[0], signal.SIGTERM)
+        time.sleep(0.1)
+    assert runs.exit_code(pids[0]) == 128 + signal.SIGTERM
     assert newest_valid(tmp_path).path.name == 'iter_2.pth', 'the one before is whole'
 
 
 def test_signal__during_validation(tmp_path):
     """It is left, the training state from before it is saved, and it is done again after resuming."""
 
-    def slow_validation(folder):
+    def held_validation(folder):
         real = runs.Mean.process
 
         def process(self, *args):
             (folder / 'validating').write_text('')
-            time.sleep(0.2)
+            runs.held(folder)
             real(self, *args)
 
         runs.Mean.process = process
@@ -113,9 +106,10 @@ def test_signal__during_validation(tmp_path):
 
     make = partial(runs.noisy, iters=8, every=100, workers=0)
     runs.finish(make, tmp_path / 'whole')
-    pids, _ = runs.start(slow_validation, tmp_path / 'stopped')
+    pids, _ = runs.start(held_validation, tmp_path / 'stopped')
     wait_for(tmp_path / 'stopped' / 'validating')
     os.kill(pids[0], signal.SIGTERM)
+    runs.release(tmp_path / 'stopped')
     assert runs.exit_code(pids[0]) == EXIT_CODE, output(tmp_path / 'stopped')
     assert newest_valid(tmp_path / 'stopped').checkpoint['meta']['iter'] == 6
     runs.finish(make, tmp_path / 'stopped')
@@ -126,17 +120,20 @@ def test_signal__during_validation(tmp_path):
 def test_two_processes__signal_to_one_and_death_of_one(pictures, tmp_path):
     """One process gets the signal, both save and end. Then one is killed: the other ends with an error, and resumes."""
     make = partial(runs.pretraining, pictures=pictures, iters=12, every=2, workers=0, batch=4)
-    pids, pace = runs.start(make, tmp_path, world=2, seconds=0.05)
+    pids, pace = runs.start(make, tmp_path, world=2, hold=3)
     assert runs.wait_until(pace, 3, pids)
     os.kill(pids[1], signal.SIGUSR1)
+    runs.release(tmp_path)
     assert [runs.exit_code(pid) for pid in pids] == [EXIT_CODE] * 2, output(tmp_path)[-3000:]
     stopped = newest_valid(tmp_path).checkpoint
     assert stopped['meta']['iter'] >= 4 and len(stopped['run_state']['ranks']) == 2
 
-    pids, pace = runs.start(make, tmp_path, world=2, seconds=0.05)
-    assert runs.wait_until(pace, stopped['meta']['iter'] + 2, pids)
+    at = stopped['meta']['iter'] + 2
+    pids, pace = runs.start(make, tmp_path, world=2, hold=at)
+    assert runs.wait_until(pace, at, pids)
     os.kill(pids[1], signal.SIGKILL)
     assert runs.exit_code(pids[1]) == -signal.SIGKILL
+    runs.release(tmp_path)
     assert runs.exit_code(pids[0]) == 1
     assert 'Another process of this run is gone' in output(tmp_path) or 'onnection' in output(tmp_path)
     after = newest_valid(tmp_path).checkpoint['meta']['iter']
