@@ -27,7 +27,7 @@ def run_workers(folder, world=2):
         for rank in range(world)
     ]
     try:
-        outputs = [worker.communicate(timeout=180)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=600)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

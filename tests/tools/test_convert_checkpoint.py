@@ -85,7 +85,7 @@ def test_main__one_line_and_status_2(source, tmp_path, monkeypatch, capsys, argu
 
 def test_script__runs_from_any_folder(source, tmp_path, repo):
     command = [sys.executable, str(repo / 'tools' / 'convert_checkpoint.py'), str(source), 'sub/out.pth', '--to', 'mae']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'sub' / 'out.pth').is_file() and 'Traceback' not in done.stderr
 

@@ -105,7 +105,7 @@ def test_train__pretraining_needs_no_mmcv(pretraining, tmp_path):
     code = 'import sys; sys.modules.update(dict.fromkeys(["mmcv", "mmdet", "mmseg"])); from tools.train import main; '
     code += f'sys.exit(main([{str(pretraining)!r}, "--work-dir", {str(tmp_path / "w")!r}]))'
     env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / 'w' / 'epoch_1.pth').is_file()
 

@@ -72,7 +72,7 @@ def run_script(script, *arguments, check=True):
     """Runs a script with this interpreter, one thread, the checkout importable; returns the finished process."""
     env = {**os.environ, 'PYTHONPATH': str(REPO), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)], env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, str(script), *map(str, arguments)], env=env, capture_output=True, text=True, timeout=900
     )
     if check:
         assert done.returncode == 0, f'{script} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
