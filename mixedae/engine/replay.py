@@ -140,7 +140,7 @@ def _replay(content: dict, cfg: Config, source: str, device: str) -> ReplayRepor
         data = model.data_preprocessor(batch, True)
         losses = model._run_forward(data, mode='loss')
         loss, values = model.parse_losses(losses)
-        report.losses = {name: float(value) for name, value in values.items()}
+        report.losses = {name: value.item() for name, value in values.items()}
         loss.backward()
     report.gradients = [name for name, p in model.named_parameters() if p.grad is not None and not _finite(p.grad)]
     return report
