@@ -147,6 +147,14 @@ def test_measure_table__by_value():
     ]
 
 
+def test_measure_table__small_values_have_two_decimals():
+    rows = [run | dict(metrics={'dense_ade': 2 + run['seed'] / 16}) for run in runs()]
+    assert tables.measure_table(rows, tables.TRANSFER).splitlines()[-1] == '| MixedAE | 2.06 ± 0.06 (3) |'
+    assert 'frozen +0.00 (pooled sd 0.06, 3 seeds)' in tables.claim_table(rows)
+    rows[-1]['metrics']['dense_ade'] = 10.0
+    assert tables.measure_table(rows, tables.TRANSFER).splitlines()[2] == '| MAE | 2.1 ± 0.1 (3) |'
+
+
 def test_cost_table__by_value():
     assert tables.cost_table(runs()).splitlines()[-1] == (
         '| MixedAE | object crops | 10 x 64 | 640 | 2.0 | 0.00 | 1 min 01 s (3) | 50 s (1) |'

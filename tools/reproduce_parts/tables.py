@@ -32,14 +32,19 @@ LOOKING_IN = tuple(name for name in MEASURES if name not in TRANSFER)
 NONE = '-'
 
 
-def cell(values: Sequence[float]) -> str:
+def cell(values: Sequence[float], digits: int = 1) -> str:
     """`41.2 ± 0.8 (3)`: mean, sample standard deviation, number of seeds; one seed has no deviation."""
     if not values:
         return NONE
     mean = sum(values) / len(values)
     if len(values) == 1:
-        return f'{mean:.1f} (1)'
-    return f'{mean:.1f} ± {math.sqrt(variance(values)):.1f} ({len(values)})'
+        return f'{mean:.{digits}f} (1)'
+    return f'{mean:.{digits}f} ± {math.sqrt(variance(values)):.{digits}f} ({len(values)})'
+
+
+def digits_of(runs: Sequence[Mapping], measure: str) -> int:
+    """Decimals of a measure: two where all its values are below ten, so that small ones can be told apart."""
+    return 2 if all(run['metrics'].get(measure, 0.0) < 10 for run in runs) else 1
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,7 +57,10 @@ def measure_table(runs: Sequence[Mapping], measures: Sequence[str]) -> str:
     """One row for each variant that was run, one column for each measure that any run has."""
     shown = [name for name in measures if any(name in run['metrics'] for run in runs)]
     rows = [
-        [VARIANTS[variant].title, *(cell(list(by_seed(runs, variant, name).values())) for name in shown)]
+        [
+            VARIANTS[variant].title,
+            *(cell(list(by_seed(runs, variant, name).values()), digits_of(runs, name)) for name in shown),
+        ]
         for variant in present(runs)
     ]
     return table(['pre-training', *(MEASURES[name] for name in shown)], rows)
@@ -90,17 +98,17 @@ def claim_table(runs: Sequence[Mapping]) -> str:
     """Each claim with its verdict, and the difference on each measure."""
     rows = []
     for claim, judgements in judge_all(runs):
-        details = '; '.join(describe(judgement) for judgement in judgements) or 'no runs yet'
+        details = '; '.join(describe(j, digits_of(runs, j.measure)) for j in judgements) or 'no runs yet'
         pair = f'{VARIANTS[claim.better].title} - {VARIANTS[claim.worse].title}'
         rows.append([claim.text, claim.source, f'**{overall(judgements)}**', pair, details])
     return table(['claim', 'whose', 'at this scale', 'difference of', 'by measure'], rows)
 
 
-def describe(judgement: Judgement) -> str:
+def describe(judgement: Judgement, digits: int = 1) -> str:
     """`CamVid mIoU, frozen +1.2 (pooled sd 0.4, 3 seeds): holds`."""
-    spread = '' if math.isnan(judgement.deviation) else f'pooled sd {judgement.deviation:.1f}, '
+    spread = '' if math.isnan(judgement.deviation) else f'pooled sd {judgement.deviation:.{digits}f}, '
     seeds = f'{judgement.seeds} seed{"s" if judgement.seeds > 1 else ""}'
-    return f'{MEASURES[judgement.measure]} {judgement.difference:+.1f} ({spread}{seeds}): {judgement.verdict}'
+    return f'{MEASURES[judgement.measure]} {judgement.difference:+.{digits}f} ({spread}{seeds}): {judgement.verdict}'
 
 
 def present(runs: Sequence[Mapping]) -> list[str]:
