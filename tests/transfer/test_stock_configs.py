@@ -1,4 +1,4 @@
-"""mmdet's and mmseg's own configs with our backbone and neck, by the very lines that docs/transfer.md shows."""
+"""mmdet's and mmseg's own configs with our backbone and neck, by the lines that README and docs/transfer.md show."""
 
 import importlib.util
 import re
@@ -104,3 +104,27 @@ def test_stock_config__with_our_backbone(name, tmp_path):
         step(model, cfg, batch)
         result = predict(model, batch)[0].seg_logits.data
         assert result.shape == (150, 128, 96) and torch.isfinite(result).all()
+
+
+@pytest.mark.slow
+def test_readme__stock_config_with_our_backbone(tmp_path):
+    """The third use of README, as it stands there but for the widths."""
+    stock = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+    text = (REPO / 'README.md').read_text(encoding='utf-8')
+    (block,) = re.findall(r'^```python\n(.*?)^```', text, flags=re.S | re.M)
+    named = f"'mmdet::{stock}'"
+    assert named in block
+    (tmp_path / 'swapped.py').write_text(block.replace(named, repr(str(stock_file(stock)[1]))))
+    cfg = Config.fromfile(tmp_path / 'swapped.py')
+    assert cfg.model.backbone.pop('init_cfg').type == 'Pretrained'
+    for part in (cfg.model.backbone, cfg.model.neck):
+        narrow(part, {768})
+    for key in ('rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
+        narrow(cfg.model[key], {1024})
+    model = build(cfg)
+    batch = detection_batch(num_classes(model))
+    step(model, cfg, batch)
+    maps = model.extract_feat(torch.zeros(1, 3, 128, 192))
+    assert [tuple(x.shape[1:]) for x in maps] == [(256, 128 // s, 192 // s) for s in (4, 8, 16, 32, 64)]
+    results = predict(model, batch)
+    assert len(results) == 2 and torch.isfinite(results[0].pred_instances.scores).all()
