@@ -60,7 +60,8 @@ class LayerDecayOptimWrapperConstructor:
         self.rate = float(options.get('layer_decay_rate', options.get('decay_rate', 1.0)))
         if not 0 < self.rate <= 1:
             raise ValueError(f'layer_decay_rate must lie in (0, 1], not {self.rate}.')
-        self.no_decay = tuple(options.get('no_decay', NO_DECAY))
+        no_decay = options.get('no_decay', NO_DECAY)
+        self.no_decay = (no_decay,) if isinstance(no_decay, str) else tuple(no_decay)
         self.no_decay_1d = bool(options.get('no_decay_1d', True))
         custom_keys = options.get('custom_keys') or {}
         self.custom_keys = {key: custom_keys[key] for key in sorted(custom_keys, key=len, reverse=True)}

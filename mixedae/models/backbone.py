@@ -18,6 +18,7 @@ from mixedae.layers import (
     Block,
     SharedBiasTable,
     SpatialAttention,
+    at_least_float32,
     padded_patches,
     real_grids,
     resample_pos_embed,
@@ -132,6 +133,8 @@ class MixedAEViT(BaseModule):
         if global_blocks is None:  # ViTDet: four subsets of blocks, the last one of each is global
             global_blocks = sorted({-(-depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)})
         self.global_blocks = _block_numbers(global_blocks, depth, 'global_blocks')
+        if not -1 <= frozen_stages <= depth:
+            raise ValueError(f'frozen_stages must lie in -1..{depth}, the number of blocks, not {frozen_stages}.')
         self.mask_padding = mask_padding
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
@@ -188,6 +191,8 @@ class MixedAEViT(BaseModule):
         grid = (-(-height // self.patch_size), -(-width // self.patch_size))
         own_grids = real_grids(x, self.patch_size) if self.mask_padding else [grid]
         x = self.patch_embed(x)  # (B, h*w, D)
+        if self.pos_embed is None:  # else the sum with the positions is float32; under autocast this would stay half
+            x = at_least_float32(x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(batch, -1, -1).to(x.dtype), x], dim=1)
         padded = None
@@ -307,13 +312,16 @@ class MixedAEViT(BaseModule):
 def _grid_of(size: int | tuple[int, int], patch_size: int, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """``(height, width)`` in pixels and in patches."""
     size = (size, size) if isinstance(size, int) else tuple(size)
+    if len(size) != 2 or patch_size < 1 or any(side < 1 for side in size):
+        raise ValueError(f'{name} must be pixels or (height, width) above 0, patch_size above 0: {size}, {patch_size}.')
     if any(side % patch_size for side in size):
         raise ValueError(f'{name} {size} is not a multiple of the patch size {patch_size}.')
     return size, (size[0] // patch_size, size[1] // patch_size)
 
 
-def _block_numbers(numbers: Sequence[int], depth: int, name: str) -> tuple[int, ...]:
-    """Numbers of blocks, negative ones counted from the end."""
+def _block_numbers(numbers: int | Sequence[int], depth: int, name: str) -> tuple[int, ...]:
+    """Numbers of blocks, negative ones counted from the end; a single one may stand alone."""
+    numbers = (numbers,) if isinstance(numbers, int) else numbers
     if any(not -depth <= i < depth for i in numbers):
         raise ValueError(f'{name} {tuple(numbers)} must name blocks of 0..{depth - 1}, at least one.')
     found = tuple(i % depth for i in numbers)

@@ -87,6 +87,8 @@ class MixedAE(Pretrainer):
             raise ValueError(f'temperature must be above 0, not {temperature}.')
         if not contrastive_weight and not reconstruction_weight:
             raise ValueError('contrastive_weight and reconstruction_weight are both 0: nothing to learn.')
+        _refuse_own(encoder, 'encoder', dict(topk_ratio='topk_ratio', num_segments='segment_embed'))
+        _refuse_own(decoder or {}, 'decoder', dict(use_cls='decoder_cls'))
         encoder = dict(encoder, topk_ratio=topk_ratio, num_segments=group_size if segment_embed else 0)
         decoder = dict(decoder or {}, use_cls=decoder_cls) if reconstruction_weight else None
         super().__init__(encoder, decoder, norm_pix, seed, data_preprocessor, init_cfg)
@@ -228,6 +230,13 @@ class MixedAE(Pretrainer):
         return result
 
 
+def _refuse_own(part: dict, name: str, options: dict[str, str]) -> None:
+    """Options of encoder and decoder that the method sets: an own value there would be lost in silence."""
+    for key, option in options.items():
+        if key in part:
+            raise ValueError(f'{name}.{key} is set by the method: leave it out and set {option} of mixedae.MixedAE.')
+
+
 class HomologyProbe:
     """Measures in every block how well patches find their own image; see :mod:`mixedae.functional.meters`.
 
@@ -248,6 +257,9 @@ class HomologyProbe:
         kept = block.attn.num_kept(x.shape[1])
         self.accuracy.append(topk_accuracy(q, k, self.mask, kept or self.topk, cls=block.attn.cls).mean())
         self.attention.append(own_image_attention(q, k, self.mask, kept, cls=block.attn.cls).mean())
+        # Autocast keeps the weights that were cast here, without gradients; torch 2.1 takes them again in the block
+        # itself, whose q, k, v weights would then get no gradient.
+        torch.clear_autocast_cache()
 
     def meters(self) -> dict[str, Tensor]:
         """``topk_acc`` and ``own_attention``, each ``(depth,)``, the mean over heads."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mmdet.models.dense_heads import RPNHead
 from torch import Tensor
 
-from mixedae.models.necks import at_least_float32
+from mixedae.layers.precision import at_least_float32
 from mixedae.registry import MODELS
 
 

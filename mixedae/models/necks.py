@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mixedae.layers.precision import at_least_float32
 from mixedae.registry import MODELS
 
 
@@ -43,11 +44,6 @@ def _deconv(in_channels: int, out_channels: int) -> nn.Module:
 def _halve() -> nn.Module:
     # equal to floor mode for even sizes; keeps the last row or column of odd ones, and a 1 x 1 map alive
     return nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """float16 and bfloat16 become float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def for_roi_align(x: Tensor) -> Tensor:

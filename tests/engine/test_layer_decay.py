@@ -84,6 +84,13 @@ def test_relative_positions__rate_of_their_block_and_no_decay(rel_pos):
         assert found[name] == (pytest.approx(1e-3 * 0.5 ** (4 - depth)), 0.0), name
 
 
+def test_weight_decay__one_name_without_a_tuple():
+    model = Detector()
+    alone = settings(model, build(model, layer_decay_rate=0.5, no_decay='head'))
+    assert alone == settings(model, build(model, layer_decay_rate=0.5, no_decay=('head',)))
+    assert alone['backbone.blocks.0.attn.qkv.weight'][1] == 0.1
+
+
 def test_weight_decay__options():
     model = Detector()
     found = settings(model, build(model, layer_decay_rate=0.5, no_decay=('head',), no_decay_1d=False))

@@ -217,6 +217,17 @@ def test_autocast__bfloat16_stays_close():
     assert all(torch.isfinite(p.grad).all() for p in backbone.parameters())
 
 
+def test_autocast__without_absolute_positions_the_stream_is_float32():
+    backbone = vit(abs_pos_embed=False, rel_pos='table', out_norm='none', out_indices=(0, 3))
+    with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
+        assert [x.dtype for x in backbone(torch.randn(1, 3, 32, 32))] == [torch.float32] * 2
+
+
+def test_out_indices__one_number():
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(vit(out_indices=2)(images)[0], vit(out_indices=(2,))(images)[0])
+
+
 def test_fix_pos_embed():
     assert not vit(fix_pos_embed=True).pos_embed.requires_grad
     assert vit().pos_embed.requires_grad
@@ -264,6 +275,9 @@ def test_init_weights__other_width(tmp_path):
     'changes, sentence',
     [
         (dict(img_size=30), 'img_size .30, 30. is not a multiple of the patch size 8'),
+        (dict(img_size=(32,)), r'img_size must be pixels or .height, width.*32'),
+        (dict(patch_size=0), 'patch_size above 0'),
+        (dict(frozen_stages=5), 'frozen_stages must lie in -1..4'),
         (dict(out_indices=(4,)), 'out_indices .4,. must name blocks of 0..3'),
         (dict(out_indices=()), 'at least one'),
         (dict(out_indices=(3, 1)), 'must rise'),

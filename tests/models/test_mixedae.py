@@ -343,6 +343,35 @@ def test_mixedae__bf16_autocast():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_mixedae__measured_step_under_autocast_has_the_same_gradients():
+    """What the meters cast to bfloat16 without gradients must not be what the blocks then use."""
+    model = small_mixedae().float()
+    images, mask = batch(model).float(), masks(model)
+    gradients = []
+    for measure in (False, True):
+        model.zero_grad()
+        model.measure = measure
+        with torch.autocast('cpu', torch.bfloat16):
+            losses = model.loss(images, mask)
+        (losses['loss_recon'] + losses['loss_contrastive']).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for plain, measured in zip(*gradients):
+        assert torch.equal(plain, measured)
+
+
+@pytest.mark.parametrize(
+    'changes, sentence',
+    [
+        (dict(encoder=dict(topk_ratio=0.5)), 'encoder.topk_ratio is set by the method: .* set topk_ratio'),
+        (dict(encoder=dict(num_segments=3)), 'encoder.num_segments .* set segment_embed'),
+        (dict(decoder=dict(use_cls=False)), 'decoder.use_cls .* set decoder_cls'),
+    ],
+)
+def test_mixedae__options_of_the_method_are_not_overwritten_in_silence(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        small_mixedae(**changes)
+
+
 def test_mixedae__activation_checkpointing_changes_nothing():
     gradients = []
     for with_cp in (False, True):
