@@ -1,5 +1,6 @@
 """model-index.yml and the metafiles: every config once, as it is, with the paper's numbers marked as the paper's."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -60,8 +61,21 @@ def test_models__have_what_openmim_and_papers_with_code_read(metafiles, models):
 
 def test_models__no_row_claims_results_or_weights_that_we_do_not_have(models):
     for name, model in models.items():
-        assert model['Results'] is None and model['Weights'] is None
-        assert model['Metadata']['Trained'].startswith('by `make demo`' if name in TRAINED_BY_DEMO else 'not by us')
+        ours = name in model_index.OUR_RESULTS
+        assert (model['Results'] is not None) == ours and model['Weights'] is None
+        who = 'by us, once' if ours else 'by `make demo`' if name in TRAINED_BY_DEMO else 'not by us'
+        assert model['Metadata']['Trained'].startswith(who)
+
+
+def test_models__our_results_are_those_of_the_docstring_and_the_docs(models):
+    table = (ROOT / 'docs' / 'transfer.md').read_text(encoding='utf-8')
+    for name in model_index.OUR_RESULTS:
+        (row,) = (line for line in table.splitlines() if line.startswith('|') and name in line)
+        docstring = ast.get_docstring(ast.parse((ROOT / models[name]['Config']).read_text(encoding='utf-8')))
+        numbers = [f'{v:.1f}' for result in models[name]['Results'] for v in result['Metrics'].values()]
+        assert len(numbers) >= 2
+        for text in (row, docstring):
+            assert all(re.search(rf'(?<![\d.]){re.escape(number)}(?![\d.])', text) for number in numbers), name
 
 
 def test_models__numbers_of_the_paper_stand_under_their_pretraining(models):
