@@ -29,7 +29,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # as in tools/train.py: thr
 
 from tools.demo_parts.layout import DataError
 from tools.reproduce_parts.budgets import BUDGETS, TASKS
-from tools.reproduce_parts.variants import ORDER
+from tools.reproduce_parts.variants import ON_REQUEST, ORDER
 from tools.stage_parts.commands import clock
 
 
@@ -39,13 +39,18 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', default='', help='folder of all results (default: work_dirs/reproduce)')
     parser.add_argument('--budget', choices=tuple(BUDGETS), default='cpu', help='sizes and lengths (default: cpu)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
-    parser.add_argument('--variants', nargs='+', choices=ORDER, default=list(ORDER), help='default: all')
+    usual = [name for name in ORDER if name not in ON_REQUEST]
+    parser.add_argument(
+        '--variants', nargs='+', choices=ORDER, default=usual, help=f'default: all but {", ".join(ON_REQUEST)}'
+    )
     parser.add_argument('--tasks', nargs='*', choices=TASKS, help="evaluations (default: the budget's)")
     parser.add_argument('--jobs', type=int, default=1, help='stages at a time, each on its threads (default: 1)')
     parser.add_argument('--threads', type=int, help='threads of a stage (default: 1 with --jobs, else all cores)')
     parser.add_argument('--cache-gib', type=float, default=1.0, help='memory for decoded scenes; changes no result')
     parser.add_argument('--summarise', action='store_true', help='run nothing: collect what is finished')
-    parser.add_argument('--publish', metavar='DIR', help='also put the results into results.md of this folder')
+    parser.add_argument(
+        '--publish', metavar='DIR', help='also put the results into results.md of this folder, beside those that it has'
+    )
     args = parser.parse_args(arguments)
     if args.tasks is None:
         args.tasks = list(BUDGETS[args.budget].tasks)

@@ -27,9 +27,9 @@ from tools.reproduce_parts.data import find_data
 from tools.reproduce_parts.dense import class_shares, fit_linear, mean_iou, read_labels
 from tools.reproduce_parts.figures import transfer_figure
 from tools.reproduce_parts.plan import Plan
-from tools.reproduce_parts.results import BEGIN, END, publish, read_metrics
+from tools.reproduce_parts.results import BEGIN, END, merge, publish, read_metrics
 from tools.reproduce_parts.running import Command, Journey, Stage, fingerprints
-from tools.reproduce_parts.variants import ORDER, VARIANTS, equal_iterations, model_config, schedule
+from tools.reproduce_parts.variants import ON_REQUEST, ORDER, VARIANTS, equal_iterations, model_config, schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,6 +71,8 @@ def test_variants__differ_from_mixedae_by_what_their_names_say():
     assert changes('contrastive') == dict(topk_ratio=None)
     assert changes('no_segment') == dict(segment_embed=False)
     assert changes('full') == dict(mode='full')
+    assert changes('wide') == dict(topk_ratio=0.5)
+    assert changes('no_cls') == dict(decoder_cls=False)
     assert changes('scenes') == changes('moved') == {}
     assert {VARIANTS[name].windows for name in ('scenes', 'moved')} == {'whole scenes', 'random crops'}
 
@@ -118,6 +120,7 @@ def runs():
                     images=640, operations_per_image=2e6, operations=1.28e9, pretrain_seconds=60.0 + seed,
                     pretrain_cpu_seconds=None if seed else 50.0,
                     finished='2026-01-01 00:00 UTC', hardware='a CPU', commit='a' * 40 + '+',
+                    fingerprint=f'{variant} {seed}', seconds={},
                 )
             )  # fmt: skip
     rows[0]['metrics']['knn_mean'] = 30.0
@@ -184,7 +187,7 @@ def test_publish__puts_results_between_the_markers(tmp_path):
     (tmp_path / 'images').mkdir()
     page = tmp_path / 'results.md'
     page.write_text(f'before\n{BEGIN}\noutdated\n{END}\nafter\n')
-    results = dict(budget='cpu', runs=runs(), versions={})
+    results = dict(budget='cpu', settings={}, runs=runs(), versions={})
     for _ in range(2):  # a second time changes nothing
         publish(results, tmp_path)
     text = page.read_text()
@@ -195,6 +198,35 @@ def test_publish__puts_results_between_the_markers(tmp_path):
     page.write_text('no markers')
     with pytest.raises(ValueError, match='lacks the lines'):
         publish(results, tmp_path)
+
+
+def test_merge__runs_and_measures_from_elsewhere_stay(tmp_path):
+    old = dict(budget='cpu', settings=dict(lr=1), runs=runs(), versions=dict(torch='2.11', numba='0.68'))
+    new = dict(old, runs=[dict(row, hardware='another') for row in runs()[:3]], versions=dict(torch='2.12', timm='1'))
+    again, changed, longer = new['runs']
+    again.update(metrics=dict(knn_mean=31.0, person_box=0.5), seconds=dict(person=7.0))  # the same run, other tasks
+    changed.update(fingerprint='another config', metrics=dict(knn_mean=1.0))
+    longer.update(variant='no_segment')
+    found = merge(old, new, tmp_path)
+    rows = {(row['variant'], row['seed']): row for row in found['runs']}
+    assert list(rows) == [
+        ('mae', 0), ('mixedae', 0), ('mae', 1), ('mixedae', 1), ('mae', 2), ('mixedae', 2), ('no_segment', 2),
+    ]  # fmt: skip
+    assert rows['mae', 0]['metrics'] == dict(camvid_miou=20.0, knn_mean=31.0, person_box=0.5)
+    assert rows['mae', 0]['hardware'] == 'another' and rows['mae', 0]['seconds'] == dict(person=7.0)
+    assert rows['mae', 1]['metrics'] == dict(knn_mean=1.0), 'another run: its old measures are gone'
+    assert rows['mixedae', 2] == old['runs'][5]
+    assert found['versions'] == dict(torch='2.11 and 2.12', numba='0.68', timm='1')
+    assert merge(None, new, tmp_path) is new
+    assert merge(found, new, tmp_path) == found
+    for other in (dict(new, budget='gpu'), dict(new, settings=dict(lr=2))):
+        with pytest.raises(ValueError, match='holds results of budget cpu with other settings: take another folder'):
+            merge(old, other, tmp_path)
+
+
+def test_parse_args__choices_on_request_are_left_out():
+    assert set(ORDER) - set(reproduce.parse_args(['d']).variants) == set(ON_REQUEST) == {'wide', 'no_cls'}
+    assert reproduce.parse_args(['d', '--variants', 'wide']).variants == ['wide']
 
 
 def test_read_metrics__names_and_per_cent(tmp_path):

@@ -58,6 +58,10 @@ CLAIMS = (
         'Compose mode is a better use of compute than full mode', 'mixedae', 'full', (*DENSE, *CLASSES),
         source='open choice of the method',
     ),
+    Claim('K = 0.25 L is better than 0.5 L', 'mixedae', 'wide', (*DENSE, *CLASSES)),
+    Claim(
+        '[CLS] in the decoder helps', 'mixedae', 'no_cls', (*DENSE, *CLASSES), source='open choice of the method'
+    ),
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from tools.reproduce_parts.variants import VARIANTS
 from tools.stage_parts.facts import test_figures
 
 BEGIN, END = '<!-- results: written by tools/reproduce.py -->', '<!-- end of the results -->'
+_JOIN = ' and '  # between two versions that stages were made with
 
 if TYPE_CHECKING:
     from tools.reproduce_parts.plan import Plan
@@ -30,8 +31,10 @@ def summarise(plan: Plan, journey: Journey, budget: str) -> Path:
 def publish(results: dict[str, Any], docs: Path) -> Path:
     """Put the results into docs/results.md (between its two markers), its figure and raw figures beside it.
 
+    What the page has from other work folders stays (:func:`merge`).
+
     Raises:
-        ValueError: the page has no markers.
+        ValueError: the page has no markers, or holds results of other settings.
     """
     from mixedae.analysis.figures import save_figure
     from tools.reproduce_parts.figures import transfer_figure
@@ -41,6 +44,8 @@ def publish(results: dict[str, Any], docs: Path) -> Path:
     text = path.read_text(encoding='utf-8')
     if BEGIN not in text or END not in text:
         raise ValueError(f'{path} lacks the lines {BEGIN} and {END}, between which the results go.')
+    raw = docs / 'images' / 'results.json'
+    results = merge(read_json(raw), results, raw)
     shown = page(results)
     figure = transfer_figure(results['runs'])
     if figure is not None:
@@ -48,8 +53,45 @@ def publish(results: dict[str, Any], docs: Path) -> Path:
         shown += '\n![Each run as a dot, the mean of each variant as a tick](images/results.png)\n'
     head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
     path.write_text(f'{head}\n\n{shown}\n{tail}', encoding='utf-8')
-    write_json(docs / 'images' / 'results.json', results)
+    write_json(raw, results)
     return path
+
+
+def merge(published: dict[str, Any] | None, results: dict[str, Any], source: Path) -> dict[str, Any]:
+    """The results, and what was published that they lack: other runs, and other measures of the very same run.
+
+    A run is the same if variant, seed and fingerprint are. Of a measure that both have the new value is taken.
+
+    Args:
+        published: content of `source`; None if there is none.
+        results: as :func:`collect` makes them.
+        source: for the message.
+
+    Raises:
+        ValueError: the two are of different settings, so that they do not belong into one table.
+    """
+    if published is None:
+        return results
+    if any(published[key] != results[key] for key in ('budget', 'settings')):
+        raise ValueError(
+            f'{source} holds results of budget {published["budget"]} with other settings: take another folder for '
+            f'--publish, or move {source.name} away to begin anew.'
+        )
+    rows = {(row['variant'], row['seed']): row for row in published['runs']}
+    for row in results['runs']:
+        old = rows.get((row['variant'], row['seed']))
+        if old is not None and old['fingerprint'] == row['fingerprint']:
+            row = {**row, **{name: {**old[name], **row[name]} for name in ('metrics', 'seconds')}}
+        rows[row['variant'], row['seed']] = row
+    order = sorted(rows, key=lambda key: (key[1], list(VARIANTS).index(key[0])))
+    names = [*published['versions'], *(name for name in results['versions'] if name not in published['versions'])]
+    versions = {
+        name: _JOIN.join(
+            sorted({v for part in (published, results) for v in part['versions'].get(name, '').split(_JOIN)} - {''})
+        )
+        for name in names
+    }
+    return {**results, 'versions': versions, 'runs': [rows[key] for key in order]}
 
 
 def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
@@ -89,7 +131,7 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
     return {
         'budget': budget,
         'settings': json.loads(json.dumps(vars(plan.budget), default=vars)),
-        'versions': {name: ' and '.join(sorted(found)) for name, found in versions.items()},
+        'versions': {name: _JOIN.join(sorted(found)) for name, found in versions.items()},
         'runs': rows,
     }
 

@@ -43,9 +43,13 @@ VARIANTS = {
     # g mixes of each group: a quarter of the source images gives as many sequences in a step, as the paper's batches of
     # 1024 (full) and 4096 (compose).
     'full': Variant('MixedAE, full mode', dict(mode='full'), share=0.25),
+    'wide': Variant('MixedAE, K = 0.5 L', dict(topk_ratio=0.5)),
+    'no_cls': Variant('MixedAE, decoder without [CLS]', dict(decoder_cls=False)),
 }
 
 ORDER = tuple(VARIANTS)
+ON_REQUEST = ('wide', 'no_cls')
+"""Choices that are tried where a claim does not hold; left out unless they are named."""
 
 
 def model_config(variant: Variant, budget: Budget) -> dict[str, Any]:
