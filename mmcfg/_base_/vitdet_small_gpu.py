@@ -1,7 +1,8 @@
 """Mask R-CNN as in ViTDet for one small GPU: bfloat16, activation checkpointing, half the sampled boxes, 25 epochs.
 
 Ours, untuned: rate 5e-5 for 16 images a step of the optimiser (ViTDet: 1e-4 for 64; square root of the ratio), clipped
-gradients. What inherits it sets the size of the images, the batch, the steps that are added up, and the iterations.
+gradients. What inherits it sets the size of the images, the batch, the steps that are added up, and the iterations; both
+numbers stand in auto_scale_lr too: MMEngine compares the images of one pass, and the rate is for those of a step.
 """
 
 _base_ = [
@@ -22,4 +23,3 @@ optim_wrapper = dict(
     optimizer=dict(lr=5e-5),
     clip_grad=dict(max_norm=1.0),
 )
-auto_scale_lr = dict(base_batch_size=16)

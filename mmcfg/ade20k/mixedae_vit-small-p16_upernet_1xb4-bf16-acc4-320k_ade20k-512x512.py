@@ -19,6 +19,7 @@ _base_ = './mixedae_vit-small-p16_upernet_8xb2-amp-160k_ade20k-512x512.py'
 model = dict(backbone=dict(with_cp=True))
 train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(dtype='bfloat16', loss_scale=1.0, accumulative_counts=4)  # bfloat16 needs no scale
+auto_scale_lr = dict(base_batch_size=4, accumulative_counts=4)  # the rate is for the product
 train_cfg = dict(max_iters=320000, val_interval=32000)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=3000),

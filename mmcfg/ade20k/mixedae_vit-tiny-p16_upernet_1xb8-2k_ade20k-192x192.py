@@ -11,7 +11,7 @@ classes). To train on your own, inherit and set the data, the classes and their 
         **data, data_prefix=dict(img_path='images/val', seg_map_path='annotations/val')))
     test_dataloader = val_dataloader
     model = dict(
-        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain/last.pth')),
+        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain_mine/iter_4000.pth')),
         decode_head=dict(num_classes=2), auxiliary_head=dict(num_classes=2))
 
 For another ViT set `model.backbone.arch` (a dict of sizes needs `_delete_=True`), and with another width

@@ -29,6 +29,7 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(accumulative_counts=16)
+auto_scale_lr = dict(base_batch_size=1, accumulative_counts=16)  # the rate is for the product
 train_cfg = dict(max_iters=2931648, val_interval=293164)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=4000),

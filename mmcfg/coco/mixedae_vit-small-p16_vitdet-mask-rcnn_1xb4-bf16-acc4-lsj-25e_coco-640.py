@@ -21,6 +21,7 @@ _base_ = './mixedae_vit-base-p16_vitdet-mask-rcnn_1xb2-bf16-acc8-lsj-25e_coco-64
 model = dict(backbone=dict(arch='small'), neck=dict(in_channels=384))
 train_dataloader = dict(batch_size=4)
 optim_wrapper = dict(accumulative_counts=4)
+auto_scale_lr = dict(base_batch_size=4, accumulative_counts=4)  # the rate is for the product
 train_cfg = dict(max_iters=732912, val_interval=73291)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=1000),

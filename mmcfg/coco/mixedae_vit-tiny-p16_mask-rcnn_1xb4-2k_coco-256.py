@@ -16,7 +16,7 @@ To train on a COCO-format folder of your own, inherit and set the data, the clas
     val_evaluator = dict(ann_file='data/mine/annotations/val.json')
     test_evaluator = val_evaluator
     model = dict(
-        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain/last.pth')),
+        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='work_dirs/pretrain_mine/iter_4000.pth')),
         roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)))
 
 For another ViT set `model.backbone.arch` (a dict of sizes needs `_delete_=True`), and with another width

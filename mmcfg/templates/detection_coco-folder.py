@@ -1,8 +1,10 @@
-"""Template: detection and instance masks on your own images in COCO format. Copy it, change the first block, train.
+"""Template: detection and instance masks on your own images in COCO format.
+
+Copy it within this folder (elsewhere mend `_base_`), change the first block, train.
 
     data/mine/
         images/*.jpg
-        annotations/train.json   boxes, and masks as polygons or RLE
+        annotations/train.json   boxes, and masks as polygons or RLE (or `masks = False`)
         annotations/val.json
 
     python tools/train.py mmcfg/templates/detection_coco-folder.py --work-dir work_dirs/mine
@@ -20,8 +22,9 @@ _base_ = '../coco/mixedae_vit-small-p16_vitdet-mask-rcnn_1xb4-bf16-acc4-lsj-25e_
 data_root = 'data/mine/'
 images = 'images/'
 train_json, val_json = 'annotations/train.json', 'annotations/val.json'
-classes = ('cup', 'plate')  # the names in the json, in the order you want
-checkpoint = None  # 'work_dirs/pretrain/last.pth': weights of pre-training; None trains from scratch
+classes = ('cup', 'plate')  # the names in the json, in the order of the json
+masks = True  # False: the json has boxes alone
+checkpoint = None  # 'work_dirs/pretrain_mine/iter_4000.pth': pre-trained with arch='small'; None trains from scratch
 max_iters = 12000
 batch, steps_added = 4, 4
 side = 640  # a multiple of 16
@@ -29,7 +32,7 @@ side = 640  # a multiple of 16
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=masks),
     dict(type='RandomResize', scale=(side, side), ratio_range=(0.3, 2.0), keep_ratio=True),
     dict(
         type='RandomCrop', crop_type='absolute', crop_size=(side, side), recompute_bbox=True, allow_negative_crop=True
@@ -41,7 +44,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(side, side), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=masks),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 _data = dict(data_root=data_root, metainfo=dict(classes=classes), data_prefix=dict(img=images))
@@ -50,7 +53,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(**_data, ann_file=val_json, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + val_json)
+val_evaluator = dict(ann_file=data_root + val_json, metric=['bbox', 'segm'] if masks else 'bbox')
 test_evaluator = val_evaluator
 
 model = dict(
@@ -58,9 +61,12 @@ model = dict(
     backbone=dict(
         rel_pos_size=side,
         with_cp=False,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint) if checkpoint else None,
+        **(dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)) if checkpoint else {}),
     ),
-    roi_head=dict(bbox_head=dict(num_classes=len(classes)), mask_head=dict(num_classes=len(classes))),
+    roi_head=dict(
+        bbox_head=dict(num_classes=len(classes)),
+        **(dict(mask_head=dict(num_classes=len(classes))) if masks else dict(mask_roi_extractor=None, mask_head=None)),
+    ),
 )
 optim_wrapper = dict(
     accumulative_counts=steps_added,

@@ -1,4 +1,6 @@
-"""Template: object-aware pre-training on your own scenes. Copy it, change the first block, train.
+"""Template: object-aware pre-training on your own scenes.
+
+Copy it within this folder (elsewhere mend `_base_`), change the first block, train.
 
     python tools/build_crops.py --scenes data/mine/annotations/train.json data/mine/images \
         --out data/mine/crops_128.safetensors --size 128

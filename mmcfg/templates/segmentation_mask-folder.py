@@ -1,10 +1,13 @@
-"""Template: semantic segmentation on your own images with label maps. Copy it, change the first block, train.
+"""Template: semantic segmentation on your own images with label maps.
+
+Copy it within this folder (elsewhere mend `_base_`), change the first block, train.
 
     data/mine/
         images/{train,val}/*.jpg
         annotations/{train,val}/*.png   one grey value for each class, of the same name as the image
 
 Values: 0 = unlabelled and 1..n = classes (`zero_is_unlabelled=True`, as ADE20K), or 0..n-1 = classes and 255 = unlabelled.
+A binary mask: write 0 and 255 as 0 and 1, `classes = ('background', 'crack')` and `zero_is_unlabelled = False`.
 
     python tools/train.py mmcfg/templates/segmentation_mask-folder.py --work-dir work_dirs/mine
     python tools/test.py mmcfg/templates/segmentation_mask-folder.py work_dirs/mine/iter_20000.pth
@@ -22,7 +25,7 @@ data_root = 'data/mine'
 classes = ('road', 'sky')
 zero_is_unlabelled = True
 image_suffix, label_suffix = '.jpg', '.png'
-checkpoint = None  # 'work_dirs/pretrain/last.pth': weights of pre-training; None trains from scratch
+checkpoint = None  # 'work_dirs/pretrain_mine/iter_4000.pth': pre-trained with arch='small'; None trains from scratch
 max_iters = 20000
 batch = 8
 crop = (512, 512)  # height, width; multiples of 16
@@ -34,7 +37,7 @@ model = dict(
     backbone=dict(
         rel_pos_size=crop,
         with_cp=False,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint) if checkpoint else None,
+        **(dict(init_cfg=dict(type='Pretrained', checkpoint=checkpoint)) if checkpoint else {}),
     ),
     neck=dict(norm='BN'),
     decode_head=dict(num_classes=len(classes), norm_cfg=norm_cfg, channels=256),
@@ -84,6 +87,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=3.0),
     paramwise_cfg=dict(layer_decay_rate=0.65 if checkpoint else 1.0),  # decay all but freezes random weights
 )
+auto_scale_lr = dict(base_batch_size=8)  # images a step that this rate is for
 train_cfg = dict(max_iters=max_iters, val_interval=max(1, max_iters // 4))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=max(1, max_iters // 20)),

@@ -12,5 +12,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
-# `--auto-scale-lr` of mmdet's script scales the rate for other batch sizes
+# auto_scale_lr.enable=True, `--auto-scale-lr` of mmdet's script, scales the rate with the images of a pass
 auto_scale_lr = dict(enable=False, base_batch_size=16)
