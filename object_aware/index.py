@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from .byte_strings import ByteStrings
 from .columns_file import ColumnsFile, read_columns, write_columns
 from .messages import some
+from .outputs import begins_with
 from .windows import REASONS, WindowRules, draw_in_scene
 
 VERSION = 2
@@ -42,6 +44,18 @@ _COLUMNS = {  # name: (dtype, shape per row, rows are of)
     'target_scenes': ('<i8', (), 'crops'),
     'windows': ('<f4', (4,), 'crops'),
 }
+
+
+def is_crop_index(path: str | os.PathLike[str]) -> bool:
+    """Whether a file was written as a crop index, of any version, be it damaged: one that may be built anew."""
+    path = Path(path)
+    if begins_with(b'{"__metadata__":{"format":"%s"' % _FORMAT.encode(), skip=8)(path):
+        return True
+    try:
+        with zipfile.ZipFile(path) as file:  # version 1
+            return {'header.npy', 'windows.npy'} <= set(file.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ import numpy as np
 from .byte_strings import ByteStrings, offsets_of
 from .index import CropIndex
 from .messages import some
+from .outputs import check_out, json_with
 from .windows import REASONS
 
 MANIFEST = 'shards.json'
@@ -121,12 +122,18 @@ def write_shards(
     Raises:
         ValueError: the folder holds other shards, or the numbers make no sense.
         FileNotFoundError: an image is missing.
+        FileExistsError: a shard would overwrite what is read.
     """
     out = Path(out_dir)
     if not 0 <= part[0] < part[1]:
         raise ValueError(f'part must be k of n with 0 <= k < n, not {part[0]} of {part[1]}.')
     plan = plan_shards(index, num_shards, seed)
     folders = index.image_folders(image_root)
+    read = [*folders, *([index.path] if index.path else [])]
+    for shard in range(num_shards):
+        for suffix in ('.tar', '.safetensors'):
+            check_out(out / shard_name(shard, suffix), read)
+    check_out(out / MANIFEST, read, 'a manifest of shards', json_with('format', 'shards'))
     out.mkdir(parents=True, exist_ok=True)
     mine = range(part[0], num_shards, part[1])
     present = {shard: _present(out, plan, shard) for shard in mine}

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # so that a checkout works without being installed
     sys.path.insert(0, str(ROOT))
 
+from object_aware.outputs import check_out, json_with
 from tools.benchmark_parts.common import format_table, machine
 
 PARTS = {  # module in tools/benchmark_parts: what it measures
@@ -75,6 +76,12 @@ def render(report: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     args, module = parse_args(arguments)
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that wait do not spin
+    if args.json:
+        try:
+            check_out(args.json, (), 'a report of this tool', json_with('part', 'machine', 'results'), '--json')
+        except OSError as error:
+            print(f'error: {error}', file=sys.stderr)
+            return 2
     start = time.monotonic()
     about = machine((*PACKAGES, *getattr(module, 'PACKAGES', ())))
     try:

@@ -26,7 +26,9 @@ from browse_parts.scenes import LETTERS, choose_scenes, scene_figure
 from browse_parts.statistics import object_figures, reason_rows, window_figures
 
 from mixedae.visualization import Page
+from mixedae.visualization.html import HEAD
 from object_aware import ObjectCropDataset
+from object_aware.outputs import begins_with, check_out
 from object_aware.progress import Progress, clock
 
 MOST_SCENES = 200
@@ -132,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     start = time.monotonic()
     try:
+        check_out(args.out, [args.index], 'a page that this tool wrote', begins_with(HEAD.encode()))
         path = build_page(args).write(args.out)
     except (ValueError, OSError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -8,8 +8,8 @@ there is none.
 Several ``--scenes ANNOTATIONS IMAGE_FOLDER`` pairs are joined. ANNOTATIONS is a COCO file, a list of detections or
 proposals, or a folder of Pascal VOC xml files. Rules are changed by ``--rules min_fill=0.2
 max_others=0.2`` (see ``object_aware.WindowRules``). An index that is already there and up to date is left alone;
-``--force`` builds it anew. What is finished of a large build is kept in ``OUT.parts`` until the index is written: after
-an interruption the same command goes on from there.
+``--force`` builds it anew; a file that is no crop index is never overwritten. What is finished of a large build is kept
+in ``OUT.parts`` until the index is written: after an interruption the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from object_aware.building import EMPTY_SCENES, build_crop_index, content_hash
 from object_aware.image_files import missing_files
-from object_aware.index import VERSION, CropIndex, as_size
+from object_aware.index import VERSION, CropIndex, as_size, is_crop_index
+from object_aware.outputs import check_out
 from object_aware.parallel import usable_cores
 from object_aware.part_files import PartFiles
 from object_aware.progress import Progress, clock
@@ -82,6 +83,8 @@ def up_to_date(out: Path, identity: str) -> CropIndex | None:
 def build(args: argparse.Namespace, size: tuple[int, int], rules: WindowRules) -> tuple[CropIndex, str]:
     """Build the index, or find it up to date; returns it and what was done."""
     start = time.monotonic()
+    read = [path for pair in args.scenes for path in pair]
+    check_out(args.out, [*read, args.image_list], 'a crop index', is_crop_index)
     selection = Selection(args.image_list, args.score_threshold, args.nms_iou, args.top_n)
     sources = sources_of(args.scenes, selection)
     if args.out.is_file() and not args.force and all(os.path.exists(source) for source in sources):

@@ -113,7 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from object_aware.boxes.baselines import centre_box, random_boxes
         from object_aware.boxes.recall import evaluate
         from object_aware.boxes.truth import read_scored, read_truth
+        from object_aware.outputs import check_out, json_with
 
+        kind, recognise = 'an evaluation that this tool wrote', json_with('proposals', 'truth', 'rows')
+        check_out(args.out / 'evaluation.json', (args.proposals, args.truth), kind, recognise)
         truths, sizes = read_truth(args.truth)
         proposals = read_scored(args.proposals, args.truth)
         names = [name for name in truths if name in proposals]

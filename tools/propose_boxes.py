@@ -8,7 +8,8 @@
 
 Writes one file in COCO's annotation format (one category, "object"; every box with a score, and with a mask where the
 method has one), that tools/build_crops.py takes like any other. A run that was stopped goes on where it stopped;
---force begins anew. Images that do not decode are counted and listed in the file.
+--force begins anew. A file that this tool did not write is never overwritten. Images that do not decode are counted and
+listed in the file.
 """
 
 from __future__ import annotations
@@ -157,10 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ('batch_size', 'sample', 'limit'):
             if getattr(args, name) is not None and getattr(args, name) < 1:
                 raise ValueError(f'--{name.replace("_", "-")} must be at least 1, not {getattr(args, name)}.')
-        from object_aware.boxes.proposing import propose
+        from object_aware.boxes.proposing import is_proposals, propose
         from object_aware.boxes.reading import list_images
+        from object_aware.outputs import check_out
         from object_aware.progress import Progress
 
+        read = (args.images, args.list, args.checkpoint)
+        check_out(args.out, read, 'a file of boxes that this tool wrote', is_proposals)
         names = list_images(args.images, args.list)[: args.limit]
         make, settings = prepare(args, names)
         summary = propose(

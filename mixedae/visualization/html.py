@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .style import STYLE
 
+HEAD = '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+"""The first characters of every page."""
 VERDICTS = {'good': '✓', 'even': '≈', 'bad': '✗', 'note': 'i'}
 
 
@@ -150,8 +152,7 @@ class Page:
         self._close()
         links = ''.join(f'<a href="#{escape(anchor)}">{escape(title)}</a>' for anchor, title in self._sections)
         page = (
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'{HEAD}<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta name="color-scheme" content="light dark">'
             f'<title>{escape(self.title)}</title><style>{self._style}</style></head><body>'
             f'<header><h1>{escape(self.title)}</h1><p>{escape(self.subtitle)}</p><nav>{links}</nav></header>'

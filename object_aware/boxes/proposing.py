@@ -19,11 +19,15 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from ..outputs import begins_with
 from ..parallel import ordered_map
 from .proposals import Proposals
 from .reading import Picture
 
 VERSION = 1
+_HEAD = '{"info":{"description": "boxes without labels", "proposals": '
+is_proposals = begins_with(_HEAD.encode())
+"""Whether a file is as :func:`propose` wrote it; one that was edited and saved by another program is not."""
 _UNREADABLE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError, MemoryError)
 
 
@@ -204,8 +208,8 @@ def _write(out: Path, part: Path, header: dict[str, Any], resumed: int) -> Summa
     unreadable, images, boxes = [], 0, 0
     try:
         with open(temporary, 'w', encoding='utf-8') as file:
-            file.write('{"info":' + json.dumps(dict(description='boxes without labels', proposals=header)))
-            file.write(',\n"categories":[{"id":1,"name":"object"}],\n"images":[')
+            file.write(_HEAD + json.dumps(header))
+            file.write('},\n"categories":[{"id":1,"name":"object"}],\n"images":[')
             for entry in _entries(part):
                 if 'error' in entry:
                     unreadable.append((entry['name'], entry['error']))

@@ -57,5 +57,8 @@ def test_data__table_and_figures(tmp_path, capsys):
 def test_benchmark__bad_input(tmp_path, capsys):
     assert benchmark.main(['data', '--sizes', '12']) == 2
     assert 'error: A scene size is written WIDTHxHEIGHT' in capsys.readouterr().err
+    (tmp_path / 'mine.json').write_text('{"images": []}')
+    assert benchmark.main(['data', '--json', str(tmp_path / 'mine.json')]) == 2
+    assert 'mine.json exists and is not a report of this tool: give another --json.' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         benchmark.main(['nothing'])

@@ -105,6 +105,22 @@ def test_browse_crops__bad_input_is_one_sentence(tool, index_file, tmp_path, cap
     assert not (tmp_path / 'p.html').exists()
 
 
+def test_browse_crops__overwrites_no_other_file(tool, index_file, tmp_path, capsys):
+    index = index_file.read_bytes()
+    (tmp_path / 'mine.html').write_text('<!DOCTYPE html><html>mine</html>')
+    for out, said in (
+        (index_file, 'is what this command reads: give another --out.'),
+        (tmp_path / 'mine.html', 'exists and is not a page that this tool wrote: give another --out.'),
+    ):
+        assert tool.main([str(index_file), '--out', str(out), '--num-scenes', '1', '--groups', '1']) == 2
+        assert said in capsys.readouterr().err
+    assert index_file.read_bytes() == index and 'mine' in (tmp_path / 'mine.html').read_text()
+    page = tmp_path / 'own.html'
+    page.write_text(tool.Page('an earlier one').html())
+    assert tool.main([str(index_file), '--out', str(page), '--num-scenes', '1', '--groups', '1']) == 0
+    assert 'an earlier one' not in page.read_text()
+
+
 def test_up_to__the_limit_of_looser_rules_is_inside(tool):
     from browse_parts.statistics import up_to
 

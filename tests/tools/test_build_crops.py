@@ -56,12 +56,25 @@ def test_build_crops__a_second_call_reuses_what_is_up_to_date(scenes, tmp_path, 
     assert 'is up to date' in capsys.readouterr().out
     assert main([*command, '--rules', 'min_fill=0.3']) == 0  # other rules, other windows
     assert CropIndex.load(out).rules.min_fill == 0.3
-    out.write_bytes(b'broken')
+    out.write_bytes(out.read_bytes()[:-200])  # cut short by a copy, say
     assert main(command) == 0
     assert len(CropIndex.load(out)) == 1
     written = out.stat().st_mtime_ns
     assert main([*command, '--force']) == 0
     assert out.stat().st_mtime_ns > written
+
+
+def test_build_crops__overwrites_no_other_file(scenes, tmp_path, capsys):
+    _, annotations, _ = scenes
+    before = Path(annotations).read_bytes()
+    (tmp_path / 'notes.json').write_text('{"mine": 1}')
+    for out, sentence in (
+        (annotations, 'is what this command reads: give another --out.'),
+        (tmp_path / 'notes.json', 'notes.json exists and is not a crop index: give another --out.'),
+    ):
+        assert main([*scenes, '--out', str(out), '--size', '48', '--force']) == 2
+        assert sentence in capsys.readouterr().err
+    assert Path(annotations).read_bytes() == before and (tmp_path / 'notes.json').read_text() == '{"mine": 1}'
 
 
 @pytest.mark.parametrize(

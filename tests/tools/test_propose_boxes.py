@@ -77,6 +77,35 @@ def test_propose_boxes__second_call_and_processes(data, capsys):
     assert len(json.loads((data / 'boxes.json').read_bytes())['images']) == 3
 
 
+def test_propose_boxes__overwrites_no_other_file(data, capsys):
+    search = ['--method', 'selective-search', '--limit', '1']
+    human = data / 'truth.json'
+    before = human.read_bytes()
+    human.chmod(0o444)  # a rename would not mind
+    (data / 'list.txt').write_text('0.png\n')
+    assert propose(data, *search, out='truth.json') == 2
+    assert 'exists and is not a file of boxes that this tool wrote: give another --out.' in capsys.readouterr().err
+    assert propose(data, *search, '--force', '--list', str(data / 'list.txt'), out='list.txt') == 2
+    assert 'is what this command reads' in capsys.readouterr().err
+    assert human.read_bytes() == before and (data / 'list.txt').read_text() == '0.png\n'
+    assert propose(data, *search) == 0 and propose(data, *search, '--force') == 0  # its own file
+    content = json.loads((data / 'boxes.json').read_text())
+    assert content['info']['proposals']['settings']['method'] == 'selective-search'
+    (data / 'boxes.json').write_text(json.dumps(content))  # as a labelling program saves it
+    assert propose(data, *search, '--force') == 2
+
+
+def test_evaluate_boxes__overwrites_no_other_file(data, capsys):
+    (data / 'evaluation.json').write_bytes((data / 'truth.json').read_bytes())
+    command = [str(data / 'truth.json'), '--truth', str(data / 'evaluation.json'), '--out', str(data)]
+    assert evaluate_boxes.main(command) == 2
+    assert 'evaluation.json is what this command reads' in capsys.readouterr().err
+    command[2] = str(data / 'truth.json')
+    assert evaluate_boxes.main(command) == 2
+    assert 'exists and is not an evaluation that this tool wrote' in capsys.readouterr().err
+    assert (data / 'evaluation.json').read_bytes() == (data / 'truth.json').read_bytes()
+
+
 def test_propose_boxes__selective_search(data, capsys):
     pytest.importorskip('skimage')
     (data / 'images' / 'broken.jpg').write_bytes(b'no')

@@ -223,6 +223,21 @@ def test_read_run__resumed_and_incidents(tmp_path: Path) -> None:
     assert '2 starts' in text  # that logged something
 
 
+def test_read_run__earlier_run_in_the_folder(tmp_path: Path) -> None:
+    """Three starts: a run, another that began anew in its place (`--overwrite`), and that one resumed."""
+    starts = (('01', None, 3.0, slice(0, 20)), ('02', None, 2.0, slice(0, 6)), ('03', 'iter_300.pth', 1.0, slice(6, 8)))
+    for day, resumed_from, loss, part in starts:
+        write(tmp_path, f'202601{day}_000000', rows(loss=lambda t, loss=loss: loss)[part], f'seed = {int(day)}')
+        environment = tmp_path / f'202601{day}_000000' / 'environment.json'
+        environment.write_text(json.dumps(dict(resumed_from=resumed_from)))
+    run = read_run(tmp_path)
+    assert [start.name[6:8] for start in run.starts] == ['02', '03'] and run.done == 400
+    np.testing.assert_array_equal(run.values('loss'), [2.0] * 6 + [1.0] * 2)
+    (tmp_path / '20260102_000000' / 'environment.json').write_text('cut sho')  # then nothing says so
+    assert len(read_run(tmp_path).starts) == 3
+    assert read_run(tmp_path / '20260101_000000').done == 1000, 'by its own folder'
+
+
 def test_report__page_is_whole_and_self_contained(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = healthy(tmp_path / 'run', segment_embed=True)
     pictures = run / '20260101_000000' / 'vis_data' / 'vis_image'
@@ -239,6 +254,11 @@ def test_report__page_is_whole_and_self_contained(tmp_path: Path, capsys: pytest
     assert len(re.findall(r'role="img" aria-label="[^"]+"', text)) == len(re.findall(r'<svg ', text)) >= 6
     assert 'finished after 1,000 iterations' in text
     assert report.main([str(run / '20260101_000000'), '--out', str(tmp_path / 'one.html')]) == 0
+    assert report.main([str(run), '--out', str(tmp_path / 'one.html')]) == 0, 'its own page'
+    (run / 'iter_1000.pth').write_text('weights')
+    assert report.main([str(run), '--out', str(run / 'iter_1000.pth')]) == 2
+    assert 'exists and is not a page that this tool wrote: give another --out.' in capsys.readouterr().err
+    assert (run / 'iter_1000.pth').read_text() == 'weights'
 
 
 def test_report__folders_without_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -53,5 +53,24 @@ def test_shard_crops__bad_input_is_one_sentence(tool, index_file, tmp_path, caps
     ):
         assert tool.main([str(index_file), '--out', str(tmp_path / 'shards'), *changes]) == 2
         assert said in capsys.readouterr().err
+    assert not (tmp_path / 'shards').exists()
     assert tool.main([str(tmp_path / 'none'), '--out', str(tmp_path), '--num-shards', '2']) == 2
     assert 'does not exist: build it with' in capsys.readouterr().err
+
+
+def test_shard_crops__overwrites_no_other_file(tool, index_file, tmp_path, capsys):
+    """An index and a tar file with images that have the names of shards, in their folder."""
+    assert tool.main([str(index_file), '--out', str(tmp_path), '--num-shards', '1']) == 0
+    own = tmp_path / 'mine.safetensors'
+    (tmp_path / 'crops-00000.safetensors').rename(own)
+    tar, index = (tmp_path / 'crops-00000.tar').read_bytes(), own.read_bytes()
+    assert tool.main([str(own), '--out', str(tmp_path), '--num-shards', '2']) == 2
+    assert 'crops-00000.tar is what this command reads' in capsys.readouterr().err
+    own.rename(tmp_path / 'crops-00001.safetensors')
+    (tmp_path / 'new').mkdir()
+    (tmp_path / 'new' / 'shards.json').write_text('{"mine": 1}')
+    own = tmp_path / 'crops-00001.safetensors'
+    assert tool.main([str(own), '--out', str(tmp_path / 'new'), '--num-shards', '2']) == 2
+    assert 'shards.json exists and is not a manifest of shards' in capsys.readouterr().err
+    assert (tmp_path / 'crops-00000.tar').read_bytes() == tar and own.read_bytes() == index
+    assert [file.name for file in (tmp_path / 'new').iterdir()] == ['shards.json']

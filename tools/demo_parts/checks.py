@@ -26,7 +26,8 @@ def check_data(layout: Layout, progress: Callable[[int, int], None] | None = Non
     Raises:
         DataError: what is wrong, where, and what to do.
     """
-    from mixedae.engine.data_checks import check_coco, check_segmentation, read_coco
+    from mixedae.engine.data_checks import check_coco, read_coco
+    from mixedae.engine.label_checks import check_segmentation
     from object_aware.scenes import read_scenes
 
     images: list[Path] = []
@@ -36,7 +37,7 @@ def check_data(layout: Layout, progress: Callable[[int, int], None] | None = Non
             parts = [(s, layout.detection.classes if s == layout.detection.train else None) for s, _ in parts]
             parts.append((layout.detection.val, layout.detection.classes))
         for scenes, classes in parts:
-            check_coco(scenes.annotations, scenes.images, classes)
+            check_coco(scenes.annotations, scenes.images, classes, need_masks=classes is not None)
             images += [scenes.images / image['file_name'] for image in read_coco(scenes.annotations)['images']]
         read_scenes([(scenes.annotations, scenes.images) for scenes in layout.pretrain])
         if layout.segmentation:

@@ -138,7 +138,7 @@ def read_run(folder: str | Path) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f'There is no folder {folder}: give the work directory of a run (--work-dir of it).')
     single = (folder / 'vis_data').is_dir()
-    root, folders = (folder.parent, [folder]) if single else (folder, start_folders(folder))
+    root, folders = (folder.parent, [folder]) if single else (folder, of_last_run(start_folders(folder)))
     if not folders:
         inside = sorted(str(path.relative_to(folder).parts[0]) for path in folder.glob('*/*/vis_data'))
         hint = f' Its runs seem to be in {", ".join(dict.fromkeys(inside))}.' if inside else ''
@@ -183,6 +183,22 @@ def start_folders(folder: Path) -> list[Path]:
     return found
 
 
+def of_last_run(folders: list[Path]) -> list[Path]:
+    """The last start that began at the beginning, and those that went on from it: the others are of an earlier run."""
+    for number in reversed(range(len(folders))):
+        if read_environment(folders[number]).get('resumed_from', '') is None:
+            return folders[number:]
+    return folders
+
+
+def read_environment(start: Path) -> dict[str, Any]:
+    """``environment.json`` of a start; empty without one that reads."""
+    try:
+        return dict(json.loads((start / 'environment.json').read_text(encoding='utf-8')))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def read_log(start: Path) -> str:
     """The text log of one start; empty without one."""
     return '\n'.join(file.read_text(encoding='utf-8', errors='replace') for file in sorted(start.glob('*.log')))
@@ -196,12 +212,6 @@ def read_start(start: Path, text: str) -> Start:
         steps = [step for name in ('time', 'loss', 'lr') if name in own for step in own[name][0].tolist()]
     files = [file for file in (*start.glob('*.log'), scalars) if file.is_file()]
     written = max((file.stat().st_mtime for file in files), default=start.stat().st_mtime)
-    environment = {}
-    if (start / 'environment.json').is_file():
-        try:
-            environment = json.loads((start / 'environment.json').read_text(encoding='utf-8'))
-        except json.JSONDecodeError:
-            environment = {}
     lines = [match.group(1) for line in text.splitlines() if (match := WARNING.match(line))]
     warnings = [line for line in dict.fromkeys(lines) if line.strip() and not any(noise in line for noise in NOISE)]
     left = LEFT.findall(text)
@@ -209,7 +219,7 @@ def read_start(start: Path, text: str) -> Start:
         start.name,
         (min(steps), max(steps)) if steps else None,
         datetime.datetime.fromtimestamp(written),
-        environment,
+        read_environment(start),
         warnings,
         left[-1] if left else None,
     )
