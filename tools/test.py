@@ -45,8 +45,33 @@ def load_config(args: argparse.Namespace):
     if cfg.model.get('backbone'):
         cfg.model.backbone.pop('init_cfg', None)
     if args.show_dir:
+        check_show_dir(cfg, args.show_dir)
         draw_into(cfg, args.show_dir)
     return cfg
+
+
+def check_show_dir(cfg, folder: str) -> None:
+    """mmdet's hook gives a picture the name of its image: among the images it would overwrite them."""
+    from mixedae.engine.preflight import leaf_datasets
+
+    place = Path(folder).resolve()
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        root = dataset.get('data_root') or ''
+        for name, part in (dataset.get('data_prefix') or {}).items():
+            data = Path(root, part or '').resolve()
+            if name.startswith('img') and (root or part) and (place == data or data in place.parents):
+                raise ValueError(f'--show-dir {folder} lies in the data ({data}) and could overwrite it: give another.')
+
+
+def is_metrics(file: Path) -> bool:
+    """Whether a file is one that --out has written: a few numbers as JSON."""
+    if file.stat().st_size > 1_000_000:
+        return False
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and all(isinstance(value, (int, float)) for value in content.values())
 
 
 def draw_into(cfg, folder: str) -> None:
@@ -66,16 +91,28 @@ def draw_into(cfg, folder: str) -> None:
 
 
 def check_weights(runner, checkpoint: str) -> None:
-    """Every weight of the model must be in the checkpoint: figures of random weights mean nothing."""
+    """Every weight of the model must be in the checkpoint, in its shape: figures of random weights mean nothing.
+
+    MMEngine leaves a weight of another shape out with a warning. Nothing is resampled here: that is for checkpoints of
+    pre-training, in ``init_cfg``.
+    """
     from mixedae.checkpoints import CheckpointError, read_checkpoint
 
-    stored = {name.removeprefix('module.') for name in read_checkpoint(checkpoint)}
+    stored = {name.removeprefix('module.'): value for name, value in read_checkpoint(checkpoint).items()}
     wanted = [name for name, _ in runner.model.named_parameters()]
     absent = [name for name in wanted if name.removeprefix('module.') not in stored]
     if absent:
         raise CheckpointError(
             f'{checkpoint} lacks {len(absent)} of {len(wanted)} weights of this model, e.g. {absent[0]}: '
             'give the checkpoint that was trained with this config.'
+        )
+    own = {name.removeprefix('module.'): tuple(value.shape) for name, value in runner.model.state_dict().items()}
+    other = [name for name, shape in own.items() if name in stored and tuple(stored[name].shape) != shape]
+    if other:
+        raise CheckpointError(
+            f'{checkpoint} has {len(other)} weights in other shapes than this model, e.g. {other[0]}: '
+            f'{tuple(stored[other[0]].shape)} there, {own[other[0]]} here: give the checkpoint that was trained with '
+            'this config, or the config that it was trained with (number of classes, arch, img_size).'
         )
 
 
@@ -85,13 +122,16 @@ def main(arguments: list[str] | None = None) -> int:
         from mixedae.checkpoints import CheckpointError, read_checkpoint
         from mixedae.engine.preflight import preflight
         from mixedae.engine.runner import SafeRunner
+        from object_aware.outputs import check_out
     except ImportError as error:
         print(f'error: {error}: run `make env` to set the environment up, then .venv/bin/python', file=sys.stderr)
         return 2
     try:
         cfg = load_config(args)
+        if args.out:
+            check_out(args.out, (args.config, args.checkpoint), 'a file of metrics that this tool wrote', is_metrics)
         read_checkpoint(args.checkpoint)
-        preflight(cfg, phases=('test',))
+        warnings = preflight(cfg, phases=('test',))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -102,6 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         check_weights(runner, args.checkpoint)
+        for warning in warnings if runner.rank == 0 else ():
+            runner.logger.warning(warning)
         metrics = runner.test()
     except CheckpointError as error:
         print(f'error: {error}', file=sys.stderr)

@@ -1,6 +1,7 @@
 """Pre-train, or train a detector or segmentor: one script for every config in mmcfg/.
 
-    python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE]] [--seed N] [--amp] [--cfg-options KEY=VALUE ...]
+    python tools/train.py CONFIG [--work-dir DIR] [--resume [FILE] | --overwrite] [--seed N] [--amp]
+        [--cfg-options KEY=VALUE ...]
 
 Looks at config, data, checkpoints, disk and memory first and stops with one sentence (exit code 2) if something is
 wrong with them. Exit code 75: stopped by SIGTERM or SIGUSR1, a checkpoint is saved, `--resume` goes on from it. Exit
@@ -26,6 +27,8 @@ from run_parts import common
 
 common.let_threads_sleep()
 
+RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')  # how often torchrun, Slurm started this again
+
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Pre-train, or train a detector or segmentor.')
@@ -36,6 +39,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         const='auto',
         metavar='FILE',
         help='go on from this checkpoint; without FILE from the newest valid one in the work dir',
+    )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='start anew in a work dir that holds a run: its checkpoints are removed once all checks have passed',
     )
     parser.add_argument(
         '--trust-checkpoint',
@@ -64,6 +72,10 @@ def load_config(args: argparse.Namespace):
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.overwrite and cfg.get('resume'):
+        raise ValueError('--overwrite removes the run that --resume would go on with: give one of them.')
+    if any(os.environ.get(name, '0') != '0' for name in RESTARTS):  # what lies there is this run's own first try
+        args.overwrite = False
     return cfg
 
 
@@ -92,23 +104,29 @@ def set_seed(cfg, seed: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     try:
         args = parse_args(arguments)
+        from mmengine.dist import barrier
+
         from mixedae.checkpoints import CheckpointError
         from mixedae.engine.failures import explain_stop
         from mixedae.engine.meter_hook import unwrap
         from mixedae.engine.preflight import preflight
         from mixedae.engine.quarantine_hook import place_quarantine
         from mixedae.engine.resources import check_disk, check_memory, check_work_dir
+        from mixedae.engine.run_folder import check_new_run, remove_run
         from mixedae.engine.runner import SafeRunner
+        from mixedae.engine.step_size import check_step_size
     except ImportError as error:
         print(f'error: {error}: run `make env` to set the environment up, then .venv/bin/python', file=sys.stderr)
         return 2
+    warnings: list[str] = []
     try:
         cfg = load_config(args)
         trust(args.trust_checkpoint)
         place_quarantine(cfg)
         if int(os.environ.get('RANK', 0)) == 0:
             check_work_dir(cfg.work_dir)
-            preflight(cfg, phases=('train', 'val') if cfg.get('val_cfg') else ('train',))
+            check_new_run(cfg, args.overwrite)
+            warnings = preflight(cfg, phases=('train', 'val') if cfg.get('val_cfg') else ('train',))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -120,9 +138,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if runner.rank == 0:
             check_disk(runner.model, cfg)
-            warning = check_memory(unwrap(runner.model), cfg)
-            if warning:
+            warnings += [check_step_size(cfg, runner.world_size), check_memory(unwrap(runner.model), cfg)]
+            for warning in filter(None, warnings):
                 runner.logger.warning(warning)
+            if args.overwrite:
+                runner.logger.info(f'Removed of the run before: {", ".join(remove_run(cfg)) or "nothing"}.')
+        if args.overwrite:
+            barrier()  # no process goes on, to load or write checkpoints, before they are gone
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

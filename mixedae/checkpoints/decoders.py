@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import Tensor
 
 from mixedae.checkpoints.facts import Facts, parse_config
@@ -20,7 +22,12 @@ _TO_MAE = (
 
 
 def decoder_of(state_dict: StateDict, facts: Facts) -> tuple[StateDict, int | None]:
-    """The decoder of our pre-training under its own names, and its number of heads; empty for other checkpoints."""
+    """The decoder of our pre-training under its own names, and its number of heads; empty for other checkpoints.
+
+    A config that leaves the decoder or its heads out means the default of :class:`mixedae.models.decoder.Decoder`.
+    """
+    from mixedae.models.decoder import Decoder  # not at the top: models import checkpoints
+
     state_dict, _ = unwrap_names(state_dict)
     decoder = {
         name.removeprefix('decoder.'): weight.detach().float()
@@ -28,10 +35,17 @@ def decoder_of(state_dict: StateDict, facts: Facts) -> tuple[StateDict, int | No
         if name.startswith('decoder.') and 'decoder.pred.weight' in state_dict and 'encoder.norm.weight' in state_dict
     }
     model = parse_config(facts.config or '').get('model')
-    settings = model.get('decoder') if isinstance(model, dict) else None
-    heads = settings.get('num_heads', 16) if isinstance(settings, dict) else None
-    if isinstance(model, dict) and model.get('decoder_cls') is False:
-        return {}, None  # MAE's decoder always has [CLS]
+    if not decoder or not isinstance(model, dict):
+        return decoder, None
+    settings, kind = model.get('decoder'), str(model.get('type')).rpartition('.')[2]
+    if settings is None and kind in ('MixedAE', 'MAE'):
+        settings = {}
+    use_cls = settings.get('use_cls') if kind == 'MAE' and isinstance(settings, dict) else model.get('decoder_cls')
+    if use_cls is False:
+        return {}, None  # the decoder of MAE's code always has [CLS]
+    if not isinstance(settings, dict):
+        return decoder, None
+    heads = settings.get('num_heads', inspect.signature(Decoder).parameters['num_heads'].default)
     return decoder, heads if isinstance(heads, int) else None
 
 

@@ -17,6 +17,9 @@ from mixedae.registry import DATASETS, METRICS
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
+NOWHERE = 2**62
+"""The place of a class that has none: beyond every k."""
+
 
 @DATASETS.register_module()
 class LabelledImages(Dataset):
@@ -109,6 +112,9 @@ def read_list(list_file: Path, root: Path) -> list[tuple[str, int]]:
 class TopAccuracy(BaseMetric):
     """Share of images whose class is among the k best scores, in percent.
 
+    Of equal scores the lower class comes first, as in ``argmax``. An image with a score that is not finite counts as
+    wrong, so a model that has diverged has 0 % and never takes the place of a best checkpoint.
+
     Args:
         topk: the k's; ``accuracy/top1`` and so on.
         collect_device: of MMEngine.
@@ -122,9 +128,12 @@ class TopAccuracy(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Notes for each image at which place its class stands."""
-        for sample in data_samples:
-            scores = sample['scores']
-            self.results.append(int((scores > scores[int(sample['label'])]).sum()))
+        scores = torch.stack([sample['scores'] for sample in data_samples])  # (B, classes)
+        labels = torch.tensor([int(sample['label']) for sample in data_samples], device=scores.device).unsqueeze(1)
+        own = scores.gather(1, labels)  # (B, 1)
+        before = torch.arange(scores.shape[1], device=scores.device) < labels
+        places = ((scores > own) | ((scores == own) & before)).sum(1)
+        self.results += places.masked_fill(~scores.isfinite().all(1), NOWHERE).tolist()
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
         """``{'top1': percent, ...}``"""

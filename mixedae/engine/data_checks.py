@@ -7,15 +7,14 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from object_aware.image_files import missing_files
 from object_aware.messages import some
 
 ALL_HEADERS_UP_TO = 5000
 SAMPLED_HEADERS = 1000
-SAMPLED_LABEL_MAPS = 16
+TURNED = (5, 6, 7, 8)  # orientations in Exif that swap width and height
 
 
 def check_folder(folder: str | Path, what: str) -> Path:
@@ -29,21 +28,36 @@ def check_folder(folder: str | Path, what: str) -> Path:
     return folder
 
 
-def check_headers(paths: Sequence[Path], source: str | Path) -> None:
-    """Reads image headers: of all files up to ``ALL_HEADERS_UP_TO``, else of ``SAMPLED_HEADERS`` drawn at random."""
-    if len(paths) > ALL_HEADERS_UP_TO:
-        paths = random.Random(0).sample(list(paths), SAMPLED_HEADERS)
-    for path in paths:
+def check_headers(paths: Sequence[Path], source: str | Path, sizes: Sequence[tuple[int, int]] | None = None) -> None:
+    """Reads image headers: of all files up to ``ALL_HEADERS_UP_TO``, else of ``SAMPLED_HEADERS`` drawn at random.
+
+    Args:
+        paths: the image files.
+        source: what names them, for the message.
+        sizes: (width, height) of each that the annotations say, None if they say nothing.
+    """
+    files = list(zip(paths, sizes or [None] * len(paths), strict=True))
+    if len(files) > ALL_HEADERS_UP_TO:
+        files = random.Random(0).sample(files, SAMPLED_HEADERS)
+    for path, annotated in files:
         try:
             with Image.open(path) as image:
                 width, height = image.size
-            if not width or not height:
-                raise ValueError('it has no pixels')
+                if not width or not height:
+                    raise ValueError('it has no pixels')
+                agrees = annotated in (None, (width, height)) or (
+                    annotated == (height, width) and image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+                )
         except (OSError, ValueError, SyntaxError) as error:
             reason = 'it is empty' if path.stat().st_size == 0 else f'{error}'
             raise ValueError(
                 f'The image {path} does not decode ({reason}): replace it or take it out of {source}.'
             ) from None
+        if not agrees:
+            raise ValueError(
+                f'Image {path} has {width}x{height} pixels, but its annotation says {annotated[0]}x{annotated[1]}: '
+                f'set data_prefix.img to the images that the boxes of {source} were drawn on, or scale its boxes.'
+            )
 
 
 def read_coco(ann_file: str | Path) -> dict:
@@ -68,15 +82,20 @@ def read_coco(ann_file: str | Path) -> dict:
 
 
 def check_coco(
-    ann_file: str | Path, folder: str | Path, classes: Sequence[str] | None, need_annotations: bool = True
+    ann_file: str | Path,
+    folder: str | Path,
+    classes: Sequence[str] | None,
+    need_annotations: bool = True,
+    need_masks: bool = False,
 ) -> None:
-    """A COCO-format data set: files there, images decode, categories are the classes the config names.
+    """A COCO-format data set: files there, images decode at the stated size, categories are the config's classes.
 
     Args:
         ann_file: the annotation file.
         folder: folder that ``file_name`` counts from.
         classes: what the config calls the classes, None to leave that check out.
         need_annotations: also refuse a file without any annotation.
+        need_masks: also refuse annotations without masks.
     """
     content = read_coco(ann_file)
     folder = check_folder(folder, 'image')
@@ -91,7 +110,30 @@ def check_coco(
         check_classes(ann_file, [category.get('name') for category in content['categories']], classes)
     if need_annotations and not content['annotations']:
         raise ValueError(f'{ann_file} has no annotations, so there is nothing to learn from it.')
-    check_headers([folder / name for name in names], ann_file)
+    if need_masks:
+        check_masks(ann_file, content, classes)
+    sizes = [(image.get('width'), image.get('height')) for image in content['images']]
+    unsaid = [name for name, size in zip(names, sizes, strict=True) if None in size]
+    if unsaid:
+        raise ValueError(
+            f'{ann_file} does not say width and height of {len(unsaid)} of {len(names)} images, e.g. {unsaid[0]}: add '
+            'them to its list of images, where mmdet reads them.'
+        )
+    check_headers([folder / name for name in names], ann_file, sizes)
+
+
+def check_masks(ann_file: str | Path, content: dict, classes: Sequence[str] | None) -> None:
+    """Every annotation of these classes has a mask; a single one without ends mmdet's pipeline with a KeyError."""
+    wanted = {c.get('id') for c in content['categories'] if classes is None or c.get('name') in classes}
+    used = [a for a in content['annotations'] if a.get('category_id') in wanted and not a.get('ignore')]
+    without = sum(not annotation.get('segmentation') for annotation in used)
+    if without:
+        raise ValueError(
+            f'{without} of {len(used)} annotations of {ann_file} have no masks (`segmentation`), and this config needs '
+            'them: add them, or train on boxes alone: `masks = False` in mmcfg/templates/detection_coco-folder.py, in '
+            'another config with_mask=False in both pipelines, roi_head=dict(mask_roi_extractor=None, mask_head=None) '
+            "and metric='bbox' in the evaluators."
+        )
 
 
 def check_classes(ann_file: str | Path, categories: Sequence[str], classes: Sequence[str]) -> None:
@@ -114,66 +156,6 @@ def check_classes(ann_file: str | Path, categories: Sequence[str], classes: Sequ
         raise ValueError(
             f'metainfo.classes are not in the order of the categories of {ann_file}, and mmdet gives labels in that '
             f'order: write them as {some(in_file_order, 6)}.'
-        )
-
-
-def check_segmentation(
-    image_folder: str | Path,
-    label_folder: str | Path | None,
-    num_classes: int | None,
-    *,
-    image_suffix: str = '.jpg',
-    label_suffix: str = '.png',
-    reduce_zero_label: bool = False,
-    ignore_index: int = 255,
-) -> None:
-    """Images and label maps: all there in pairs, images decode, a sample of the label maps holds valid labels only.
-
-    Args:
-        image_folder: folder of images, searched with its subfolders.
-        label_folder: folder of label maps with the same names; None for images alone.
-        num_classes: n; labels are 1..n with ``reduce_zero_label`` (0 = unlabelled), else 0..n-1. None: not checked.
-        image_suffix: how image names end.
-        label_suffix: how names of label maps end.
-        reduce_zero_label: as mmseg's.
-        ignore_index: label that is left out of loss and metric.
-    """
-    image_folder = check_folder(image_folder, 'image')
-    images = sorted(path for path in image_folder.rglob(f'*{image_suffix}') if path.is_file())
-    if not images:
-        raise FileNotFoundError(
-            f'The image folder {image_folder} has no *{image_suffix} files: set data_prefix.img_path.'
-        )
-    if label_folder is not None:
-        label_folder = check_folder(label_folder, 'label map')
-        names = [str(path.relative_to(image_folder))[: -len(image_suffix)] + label_suffix for path in images]
-        absent = missing_files(label_folder, names)
-        if absent:
-            raise FileNotFoundError(
-                f'{len(absent)} of {len(images)} images of {image_folder} have no label map in {label_folder}, e.g. '
-                f'{absent[0]}: set data_prefix.seg_map_path, or take those images out.'
-            )
-        check_headers([label_folder / name for name in names], label_folder)
-        if num_classes is not None:
-            sample = random.Random(0).sample(names, min(SAMPLED_LABEL_MAPS, len(names)))
-            for name in sample:
-                _check_labels(label_folder / name, num_classes, reduce_zero_label, ignore_index)
-    check_headers(images, image_folder)
-
-
-def _check_labels(path: Path, num_classes: int, reduce_zero_label: bool, ignore_index: int) -> None:
-    with Image.open(path) as image:
-        if image.mode not in ('L', 'P', 'I', 'I;16', '1'):
-            raise ValueError(f'The label map {path} has mode {image.mode}, not one value for each pixel.')
-        values = np.unique(np.asarray(image))
-    first = 1 if reduce_zero_label else 0
-    ignored = {0, 255, ignore_index} if reduce_zero_label else {ignore_index}
-    wrong = [int(v) for v in values if not first <= v < first + num_classes and int(v) not in ignored]
-    if wrong:
-        zero = ', 0 is unlabelled (reduce_zero_label)' if reduce_zero_label else ''
-        raise ValueError(
-            f'The label map {path} holds the value {wrong[0]}, but the config has {num_classes} classes, so labels are '
-            f'{first}..{first + num_classes - 1}{zero}: set metainfo.classes and num_classes, or mend the label maps.'
         )
 
 

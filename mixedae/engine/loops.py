@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mixedae.engine.batches import BatchStream
-from mixedae.engine.checkpoint_hook import save_now
+from mixedae.engine.checkpoint_hook import CheckpointNotWritten, save_now
 from mixedae.engine.random_state import get_random_state, of_all_ranks, set_random_state
 from mixedae.engine.sharding import split_like, whole
 from mixedae.registry import LOOPS
@@ -46,6 +46,9 @@ class ExactLoop(ABC):
 
     :meth:`state_dict` is saved in every checkpoint as ``run_state``: place in the data, random state of every process,
     whether the validation that is due at this point was done, and gradients that wait for more (gradient accumulation).
+
+    Attributes:
+        loader_error: what loader or data set raised when the run stopped for it.
     """
 
     def __init__(self, runner: Any, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:
@@ -58,6 +61,7 @@ class ExactLoop(ABC):
         self._resumed: dict | None = None
         self._before_validation: dict | None = None  # random state; not None while a validation runs
         self._validation_over = False
+        self.loader_error: Exception | None = None
 
     # what a checkpoint keeps
 
@@ -125,12 +129,26 @@ class ExactLoop(ABC):
                 parameter.grad = split_like(gradients[name].clone(), parameter)
 
     def _next(self) -> Any:
-        """The next batch; where the loader fails, what was learned so far is saved first."""
+        """The next batch. Where loader or data set fail, a run of one process first saves what it learned so far.
+
+        Raises:
+            StopIteration: the epoch is over.
+            Exception: that of the loader, or of the data set in its own type, also where nothing could be saved.
+        """
         try:
             return self.stream.next()
-        except RuntimeError:
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.loader_error = error
             if get_world_size() == 1 and self._iter > 0:  # with several processes the others know nothing of it
-                save_now(self.runner, self._iter)
+                try:
+                    saved = save_now(self.runner, self._iter)
+                except CheckpointNotWritten as failure:  # the error above is the one to tell
+                    print_log(str(failure), logger='current', level=logging.ERROR)
+                else:
+                    if saved is not None:
+                        print_log(f'The loader failed; {saved} has what was learned until then.', logger='current')
             raise
 
     # validation

@@ -15,15 +15,18 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
 from mixedae.checkpoints.facts import ONE_FILE
 from mixedae.engine.configs import walk
-from mixedae.engine.data_checks import check_coco, check_segmentation
+from mixedae.engine.data_checks import check_coco
+from mixedae.engine.label_checks import check_segmentation
+from mixedae.engine.schedule_checks import check_schedule
 
 PHASES = ('train', 'val', 'test')
 HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 
 
-def preflight(cfg: Config, phases: Sequence[str] = ('train', 'val')) -> None:
+def preflight(cfg: Config, phases: Sequence[str] = ('train', 'val')) -> list[str]:
     """Checks the config of a pre-training, detection or segmentation run.
 
+    - the schedule of the learning rate is as long as the run (:mod:`mixedae.engine.schedule_checks`);
     - mmdet or mmseg and mmcv's compiled ops import, where the config needs them;
     - checkpoints that it names exist;
     - the batch of a mixing model is made of whole groups;
@@ -32,16 +35,22 @@ def preflight(cfg: Config, phases: Sequence[str] = ('train', 'val')) -> None:
 
     Args:
         cfg: the config as it will be run.
-        phases: which dataloaders to look at, of ``PHASES``.
+        phases: which dataloaders to look at, of ``PHASES``; the schedule with 'train'.
+
+    Returns:
+        Warnings, one line each: what may be meant, but mostly is not.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: with one sentence for the user.
     """
     scope = cfg.get('default_scope') or 'mmengine'
+    warnings = check_schedule(cfg) if 'train' in phases else []
     if scope in ('mmdet', 'mmseg'):
         check_stack(scope)
     check_checkpoints(cfg)
     check_batch(cfg)
+    warnings += check_layer_decay(cfg)
+    check_one_class(cfg.get('model') or {})
     seen = []
     for phase in phases:
         loader = cfg.get(f'{phase}_dataloader')
@@ -52,10 +61,11 @@ def preflight(cfg: Config, phases: Sequence[str] = ('train', 'val')) -> None:
                 continue
             seen.append(dataset)
             try:
-                check_dataset(dataset, cfg, scope, phase)
+                warnings += [f'{phase} data: {warning}' for warning in check_dataset(dataset, cfg, scope, phase)]
             except (ValueError, OSError, RuntimeError) as error:
                 kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
                 raise kind(f'{phase} data: {error}') from None
+    return warnings
 
 
 def check_stack(scope: str) -> None:
@@ -95,6 +105,20 @@ def check_checkpoints(cfg: Config) -> None:
             )
 
 
+def check_layer_decay(cfg: Config) -> list[str]:
+    """Pre-trained weights want lower rates in the first blocks: the templates set them together with ``checkpoint``."""
+    optim = cfg.get('optim_wrapper') or {}
+    rate = (optim.get('paramwise_cfg') or {}).get('layer_decay_rate')
+    init_cfg = ((cfg.get('model') or {}).get('backbone') or {}).get('init_cfg') or {}
+    if 'LayerDecay' not in str(optim.get('constructor')) or rate != 1.0 or 'checkpoint' not in init_cfg:
+        return []
+    return [
+        f'The backbone starts from {init_cfg["checkpoint"]} with the full learning rate in every block '
+        '(layer_decay_rate=1.0), as is right for random weights: set `checkpoint` in the template, or '
+        '`--cfg-options optim_wrapper.paramwise_cfg.layer_decay_rate=0.8`.'
+    ]
+
+
 def check_batch(cfg: Config) -> None:
     """A mixing model takes batches of whole groups, in groups as the sampler forms them."""
     model, loader = cfg.get('model') or {}, cfg.get('train_dataloader')
@@ -117,8 +141,12 @@ def check_batch(cfg: Config) -> None:
         )
 
 
-def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> None:
-    """One dataset: asked itself if it has ``preflight()``, else checked by its kind (COCO file, image folders)."""
+def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> list[str]:
+    """One dataset: asked itself if it has ``preflight()``, else checked by its kind (COCO file, image folders).
+
+    Returns:
+        Warnings.
+    """
     with MMENGINE_DATASETS.switch_scope_and_registry(scope) as registry:
         cls = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
         if cls is None:
@@ -127,19 +155,21 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> None:
         built = cls(**{key: value for key, value in dataset.items() if key != 'type'})
         built.preflight(**_progress(cls.preflight))
         check_sampler(built, cfg[f'{phase}_dataloader'])
-        return
+        return []
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix') or {}
     if '://' in root or dataset.get('backend_args'):
-        return  # not on a local disk: MMEngine's file backends find out
+        return []  # not on a local disk: MMEngine's file backends find out
     kinds = {base.__name__ for base in cls.__mro__}
     classes = (dataset.get('metainfo') or {}).get('classes') or getattr(cls, 'METAINFO', {}).get('classes')
+    warnings = []
     if 'CocoDataset' in kinds and not any('LVIS' in kind for kind in kinds):  # LVIS names its images in another way
         check_coco(
             _join(root, dataset.get('ann_file', '')),
             _join(root, prefix.get('img', '')),
             classes,
             need_annotations=phase == 'train',
+            need_masks=needs_masks(dataset, cfg.get(f'{phase}_evaluator')),
         )
     elif 'BaseSegDataset' in kinds and not dataset.get('ann_file'):
         if classes is None:
@@ -149,7 +179,7 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> None:
             )
         defaults = _defaults(cls)
         renamed = list(classes) != list(getattr(cls, 'METAINFO', {}).get('classes') or classes)
-        check_segmentation(
+        warnings = check_segmentation(
             _join(root, prefix.get('img_path', '')),
             _join(root, prefix['seg_map_path']) if prefix.get('seg_map_path') else None,
             None if renamed else len(classes),  # a subset of built-in classes: labels are mapped by name
@@ -157,11 +187,19 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> None:
             label_suffix=dataset.get('seg_map_suffix', defaults.get('seg_map_suffix', '.png')),
             reduce_zero_label=dataset.get('reduce_zero_label', defaults.get('reduce_zero_label', False)),
             ignore_index=dataset.get('ignore_index', defaults.get('ignore_index', 255)),
+            classes=classes,
         )
     else:
-        return
+        return []
     if classes is not None:
         check_num_classes(cfg.get('model') or {}, len(classes))
+    return warnings
+
+
+def needs_masks(dataset: dict, evaluator: Any) -> bool:
+    """Whether the pipeline of a COCO dataset loads masks, or its evaluator (of validation or testing) compares them."""
+    loads = any('LoadAnnotations' in str(step.get('type')) and step.get('with_mask') for step in walk(dataset))
+    return loads or any('segm' in (entry.get('metric') or ()) for entry in walk(evaluator))
 
 
 def check_sampler(dataset: Any, loader: dict) -> None:
@@ -181,6 +219,21 @@ def check_num_classes(model: dict, num_classes: int) -> None:
                 f'{path}.num_classes is {head["num_classes"]}, but the dataset has {num_classes} classes '
                 f'(metainfo.classes): make them the same.'
             )
+
+
+def check_one_class(model: dict) -> None:
+    """A softmax over one class is 1 and its loss 0, whatever the weights are."""
+    for path, head in _named_heads(model, 'model'):
+        if not path.rpartition('.')[2].startswith(('decode_head', 'auxiliary_head')) or head.get('num_classes') != 1:
+            continue
+        losses = head.get('loss_decode', {} if 'loss_cls' in head else dict(type='CrossEntropyLoss'))
+        for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
+            if 'CrossEntropy' in str(loss.get('type')) and not loss.get('use_sigmoid'):
+                raise ValueError(
+                    f'{path}.num_classes is 1, and the loss of a softmax over one class is 0 whatever the weights are: '
+                    "one class needs a background class, e.g. metainfo=dict(classes=('background', 'crack')), "
+                    'num_classes=2 and label maps of 0 and 1 with reduce_zero_label=False.'
+                )
 
 
 def leaf_datasets(dataset: Any) -> Iterator[dict]:

@@ -163,6 +163,13 @@ def _load_again(content: dict, cfg: Config, source: str) -> Any:
 def _watched(model: nn.Module, report: ReplayReport) -> Iterator[None]:
     """Looks at what goes in and out of every module, forward and backward."""
 
+    def backward(name: str):
+        def look(gradient: Tensor) -> None:  # what a hook of a tensor returns would take the gradient's place
+            if not _finite(gradient):
+                report.backward.append(name)
+
+        return look
+
     def forward(name: str):
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
             outputs = list(_tensors(output, name))
@@ -170,7 +177,7 @@ def _watched(model: nn.Module, report: ReplayReport) -> Iterator[None]:
                 report.forward += [path for path, value in outputs if not _finite(value)]
             for _, value in outputs:
                 if value.requires_grad:
-                    value.register_hook(lambda gradient: _finite(gradient) or report.backward.append(name) or None)
+                    value.register_hook(backward(name))
 
         return look
 

@@ -11,12 +11,16 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import nn
+from mmengine.device import get_device
+from torch import Tensor, nn
 
 from mixedae.engine.files import explain_write_error
+from mixedae.engine.sharding import part
+from mixedae.layers import Block
+from mixedae.models.encoder import Encoder
 
 OPTIMIZER_COPIES = {'SGD': 1, 'Adam': 2, 'AdamW': 2, 'NAdam': 2, 'RAdam': 2, 'LAMB': 2, 'Lamb': 2}
-"""Numbers of an optimiser's state for each weight; 2 where it is not known."""
+"""Numbers of an optimiser's state for each weight."""
 
 
 def check_work_dir(folder: str | os.PathLike[str]) -> None:
@@ -25,11 +29,8 @@ def check_work_dir(folder: str | os.PathLike[str]) -> None:
     Raises:
         OSError: it cannot, in one sentence.
     """
-    place = Path(folder).absolute()
-    while not place.exists():  # the folder itself is made when the run starts
-        place = place.parent
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
+        with tempfile.TemporaryFile(dir=_existing(folder)) as file:
             file.write(b'x')
     except OSError as error:
         sentence = explain_write_error(error, folder)
@@ -47,10 +48,13 @@ def checkpoint_bytes(model: nn.Module, cfg: Config) -> int:
     return total
 
 
-def optimizer_copies(cfg: Config) -> int:
-    """How many numbers the optimiser keeps for each weight."""
-    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
-    return OPTIMIZER_COPIES.get(str(kind).rpartition('.')[2], 2)
+def optimizer_copies(cfg: Config, unknown: int = 2) -> int:
+    """How many numbers the optimiser keeps for each weight; ``unknown`` if it is none of ``OPTIMIZER_COPIES``."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    kind = str(optimizer.get('type')).rpartition('.')[2]
+    if kind == 'SGD' and not optimizer.get('momentum'):
+        return 0
+    return OPTIMIZER_COPIES.get(kind, unknown)
 
 
 def checkpoints_at_once(cfg: Config, epoch_length: int | None = None) -> int:
@@ -78,7 +82,7 @@ def check_disk(model: nn.Module, cfg: Config) -> None:
     size, number = checkpoint_bytes(model, cfg), checkpoints_at_once(cfg)
     there = sum(path.stat().st_size for path in folder.glob('*.pth'))
     needed = max(size, size * number - there)
-    free = shutil.disk_usage(folder if folder.exists() else '.').free
+    free = shutil.disk_usage(_existing(folder)).free
     if free < needed:
         raise OSError(
             f'The disk of {folder} has {_gib(free)} free, but the run needs about {_gib(needed)}: {number} checkpoints '
@@ -88,30 +92,55 @@ def check_disk(model: nn.Module, cfg: Config) -> None:
 
 
 def memory_bytes(model: nn.Module, cfg: Config) -> tuple[int, int]:
-    """(sure, likely) bytes that training takes in each process.
+    """(sure, likely) bytes that training takes in each process; both are lower bounds.
 
-    Sure are weights, gradients and optimiser state. To that ``likely`` adds, for our pre-training models, what the
-    blocks keep for the backward pass: ``tokens * width * (34 + 5 * heads * tokens / width)`` numbers of half precision
-    for each sequence and block (Korthikanti et al. 2022, eq. 2); twice that in float32. Loader, CUDA context and
-    fragmentation come on top, so it is a lower bound.
+    Sure are weights, gradients and optimiser state; of a model that is sharded, this process's part of them. ``likely``
+    is, for our pre-training models, at least what the end of the forward pass holds: weights, optimiser state (the
+    gradients are not there then) and :func:`activation_bytes`. Loader, CUDA context, buffers of the operations and
+    fragmentation come on top.
     """
-    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    sure = weights + (1 + optimizer_copies(cfg)) * trained
-    encoder = getattr(model, 'encoder', None)
-    batch = (cfg.get('train_dataloader') or {}).get('batch_size', 0)
-    if encoder is None or not hasattr(encoder, 'num_patches'):
-        return sure, sure
-    factor = 1 if 'Amp' in str((cfg.get('optim_wrapper') or {}).get('type')) else 2
-    group = getattr(model, 'group_size', 1)
-    mixes = batch // group * getattr(model, 'mixes_per_group', 1)
-    likely = sure
-    for part, sequences in ((encoder, mixes), (getattr(model, 'decoder', None), mixes * group)):
-        blocks = getattr(part, 'blocks', None) or []
-        for block in blocks:
-            width, heads, tokens = block.norm1.normalized_shape[0], block.attn.num_heads, encoder.num_patches + 1
-            likely += int(factor * sequences * tokens * width * (34 + 5 * heads * tokens / width))
-    return sure, likely
+    weights = sum(map(_held, model.state_dict().values()))
+    trained = sum(_held(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    state = optimizer_copies(cfg, unknown=0) * trained
+    half = 'Amp' in str((cfg.get('optim_wrapper') or {}).get('type')) and get_device() != 'cpu'
+    compiled = 'CompileHook' in str(cfg.get('custom_hooks'))
+    batch_size = (cfg.get('train_dataloader') or {}).get('batch_size') or 0
+    activations = activation_bytes(model, batch_size, half=half, compiled=compiled)
+    sure = weights + trained + state
+    return sure, max(sure, weights + state + activations)
+
+
+def activation_bytes(model: nn.Module, batch_size: int, half: bool = False, compiled: bool = False) -> int:
+    """What the blocks of our pre-training models keep for the backward pass at the least, in bytes; 0 for others.
+
+    Each token of a block keeps the inputs of both LayerNorms (in float32 under autocast too), q, k, v and the output of
+    the attention, the inputs of its linear maps, and the MLP's hidden values before and after GELU: for a width D and a
+    hidden width of 4 D ``(8 + 14 n) D`` bytes, n = 2 in half precision and else 4. ``torch.compile`` computes much of
+    that again: q, k, v, the output of the attention and the hidden values before GELU stay. With ``with_cp`` only the
+    input of a block stays. Masks and scores of homologous attention come on top in some of its backends. The decoder's
+    last block, which computes wanted tokens alone, is left out.
+    """
+    encoder, decoder = getattr(model, 'encoder', None), getattr(model, 'decoder', None)
+    if not isinstance(encoder, Encoder):
+        return 0
+    size, group = 2 if half else 4, getattr(model, 'group_size', 1)
+    mixes = batch_size // group * getattr(model, 'mixes_per_group', 1)
+    tokens = mixes * (getattr(model, 'num_visible', encoder.num_patches) + 1)
+    total = 0
+    for block in encoder.blocks:
+        width = block.norm1.normalized_shape[0]
+        total += tokens * (4 * width if encoder.with_cp else _token_bytes(block, size, compiled))
+    if decoder is not None:
+        tokens = mixes * group * (encoder.num_patches + int(decoder.use_cls))
+        total += sum(tokens * _token_bytes(block, size, compiled) for block in decoder.blocks[:-1])
+    return total
+
+
+def _token_bytes(block: Block, size: int, compiled: bool) -> int:
+    width, hidden = block.norm1.normalized_shape[0], block.mlp.fc1.out_features
+    if compiled:
+        return size * (4 * width + hidden)
+    return 2 * 4 * width + size * (6 * width + 2 * hidden)
 
 
 def check_memory(model: nn.Module, cfg: Config) -> str | None:
@@ -124,15 +153,17 @@ def check_memory(model: nn.Module, cfg: Config) -> str | None:
     free, where = free_memory()
     if free is None:
         return None
+    there = [value for value in model.state_dict().values() if value.is_cuda == torch.cuda.is_available()]
+    free += sum(map(_held, there))  # weights that lie in that memory already are no longer free
     if sure > free:
         raise ValueError(
-            f'Weights, gradients and optimiser state take {_gib(sure)}, but {where} has {_gib(free)} free: take a '
+            f'Weights, gradients and optimiser state take {_gib(sure)}, but {where} has {_gib(free)} for them: take a '
             'smaller model.'
         )
     if likely > free:
         return (
-            f'Training takes about {_gib(likely)} (estimated), but {where} has {_gib(free)} free: lower '
-            'train_dataloader.batch_size if it runs out of memory.'
+            f'Training takes {_gib(likely)} at least (estimated), but {where} has {_gib(free)} for it: lower '
+            'train_dataloader.batch_size.'
         )
     return None
 
@@ -151,3 +182,16 @@ def free_memory() -> tuple[int | None, str]:
 
 def _gib(size: float) -> str:
     return f'{size / 2**30:.1f} GiB' if size > 2**29 else f'{size / 2**20:.0f} MiB'
+
+
+def _held(tensor: Tensor) -> int:
+    """Bytes of what this process holds of a tensor."""
+    return part(tensor).numel() * tensor.element_size()
+
+
+def _existing(folder: str | os.PathLike[str]) -> Path:
+    """The folder, or the nearest above it that exists: the folder of a run is made when it starts."""
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    return place

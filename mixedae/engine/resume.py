@@ -24,40 +24,53 @@ class Found(NamedTuple):
     skipped: list[tuple[Path, str]]
 
 
-def candidates(work_dir: str | Path) -> list[Path]:
-    """Checkpoints that a run has written at intervals, the newest first.
+def last_named(work_dir: str | Path) -> Path | None:
+    """The file that ``last_checkpoint`` names, in this folder if it is there (which may be a copy); None if none is."""
+    named = Path(work_dir) / 'last_checkpoint'
+    if not named.is_file():
+        return None
+    last = Path(named.read_text(errors='replace').strip())
+    return next((path for path in (Path(work_dir) / last.name, last) if last.name and path.is_file()), None)
 
-    The newest is the one with the most iterations; where that cannot be read, the time of the file decides. Best and
-    published checkpoints have no optimiser and are left out.
+
+def candidates(work_dir: str | Path) -> list[Path]:
+    """Checkpoints that a run has written at intervals, the newest file first.
+
+    Best and published checkpoints have no optimiser and are left out.
     """
     work_dir = Path(work_dir)
     files = [path for path in work_dir.glob('*.pth') if path.is_file() and re.search(r'\d+\.pth$', path.name)]
     files = [path for path in files if not re.search(r'^best_|-[0-9a-f]{8}\.pth$', path.name)]
-    named = work_dir / 'last_checkpoint'
-    if named.is_file():
-        last = Path(named.read_text(errors='replace').strip())
-        for path in (last, work_dir / last.name):  # the second: the folder was moved
-            if path.name and path.is_file() and path not in files:
-                files.append(path)
-                break
-    return sorted(set(files), key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    last = last_named(work_dir)
+    if last is not None and not any(path.samefile(last) for path in files):
+        files.append(last)
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
 
 
 def newest_valid(work_dir: str | Path) -> Found | None:
     """The newest checkpoint that is complete and undamaged; None where a run has left no checkpoint at all.
 
+    The newest is the one that ``last_checkpoint`` names, or one of more iterations that was written since (the run was
+    killed before it could name it). All others were written before: the later, the newer, whatever their iterations,
+    for the folder may hold checkpoints of an earlier run. Without ``last_checkpoint`` the most iterations decide.
+
     Raises:
         CheckpointError: there are checkpoints, but none is valid; it names them all.
     """
     skipped: list[tuple[Path, str]] = []
-    iterations: list[tuple[int, Path]] = []
-    files = candidates(work_dir)
-    for path in files:
+    ages: list[tuple[tuple[int, int, int], Path]] = []
+    last, named = last_named(work_dir), Path(work_dir) / 'last_checkpoint'
+    since = named.stat().st_mtime_ns if named.is_file() else 0
+    for path in candidates(work_dir):
         try:
-            iterations.append((training_state(read_file(path, 'meta', verify=False), path)['iter'], path))
+            iteration = training_state(read_file(path, 'meta', verify=False), path)['iter']
         except (CheckpointError, OSError) as error:
             skipped.append((path, str(error)))
-    for _, path in sorted(iterations, key=lambda entry: entry[0], reverse=True):  # stable: then by time
+            continue
+        written = path.stat().st_mtime_ns
+        is_of_now = written >= since or (last is not None and path.samefile(last))
+        ages.append(((1, iteration, written) if is_of_now else (0, written, iteration), path))
+    for _, path in sorted(ages, key=lambda entry: entry[0], reverse=True):
         try:
             checkpoint = read_file(path)
             training_state(checkpoint, path)

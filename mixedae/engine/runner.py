@@ -27,8 +27,9 @@ from mixedae.engine.files import explain_write_error, write_checkpoint
 from mixedae.engine.quarantine_hook import place_quarantine
 from mixedae.engine.replacing import ours
 from mixedae.engine.resume import choose_checkpoint, training_state
+from mixedae.engine.schedule_checks import check_resumed
 from mixedae.engine.sharding import give_parts, is_sharded, split_optimizer, split_weights, whole
-from mixedae.engine.without_gpu import adapt_to_device, init_gloo
+from mixedae.engine.without_gpu import adapt_to_device, init_gloo, without_sync_norms
 from mixedae.registry import RUNNERS
 
 
@@ -81,9 +82,15 @@ class SafeRunner(Runner):
             ) from None
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """MMEngine's; also without a GPU. PyTorch cannot accumulate gradients with ``static_graph``: it is left out."""
+        """MMEngine's; also without a GPU, with no ``SyncBatchNorm`` then.
+
+        PyTorch cannot accumulate gradients with ``static_graph``: it is left out.
+        """
         if not self.distributed:
             return super().wrap_model(model_wrapper_cfg, model)
+        if get_device() == 'cpu':
+            model = without_sync_norms(model)
+            self.cfg.pop('sync_bn', None)  # MMEngine would make them of all batch norms
         wrapper = dict(type='mmengine.MMDistributedDataParallel')
         if model_wrapper_cfg is None:
             wrapper.update(
@@ -210,6 +217,7 @@ class SafeRunner(Runner):
             super().resume(filename, *args, **kwargs)
         finally:
             self._resuming = False
+        check_resumed(self, str(filename))
         state = found[1].get('run_state')
         if state is not None and hasattr(self.train_loop, 'load_state_dict'):
             self.train_loop.load_state_dict(state)

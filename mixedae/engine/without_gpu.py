@@ -1,4 +1,4 @@
-"""What is different about training on a machine without a GPU: how processes talk, and no mixed precision."""
+"""What is different about training without a GPU: how processes talk, no mixed precision, no SyncBatchNorm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from mmengine.utils import digit_version
+from torch import nn
 
 
 def init_gloo(launcher: str, timeout: float | None) -> None:
@@ -46,3 +48,17 @@ def adapt_to_device(cfg: Config) -> None:
     print_log(
         f'No GPU here: training in float32 on {threads} CPU threads, without mixed precision.', level=logging.WARNING
     )
+
+
+def without_sync_norms(model: nn.Module) -> nn.Module:
+    """The model with BatchNorm for SyncBatchNorm (PyTorch's, mmcv's), which needs GPUs; weights and buffers stay."""
+    count = sum(type(module).__name__ == 'SyncBatchNorm' for module in model.modules())
+    if not count:
+        return model
+    print_log(
+        f'No GPU here: {count} SyncBatchNorm layers become BatchNorm, so each process normalises with the statistics '
+        'of its own batch.',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return revert_sync_batchnorm(model)

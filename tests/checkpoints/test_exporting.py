@@ -8,8 +8,10 @@ import timm
 import torch
 
 from mixedae.checkpoints import CheckpointError, load_pretrained, open_weights, read_file
+from mixedae.checkpoints.decoders import decoder_of
 from mixedae.checkpoints.encoder_weights import extract
 from mixedae.checkpoints.exporting import TARGETS, prepare
+from mixedae.checkpoints.facts import Facts
 from mixedae.checkpoints.writing import write
 from mixedae.models import MAE, MixedAE, MixedAEViT
 from tests.checkpoints import layouts
@@ -307,6 +309,37 @@ def test_decoder__only_where_there_is_one(tmp_path):
     torch.save(randomise(layouts.MaeViT()).state_dict(), tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='There is no decoder to convert'):
         prepare(extract(open_weights(tmp_path / 'a.pth')), TARGETS['mae'], with_decoder=True)
+
+
+@pytest.mark.parametrize(
+    'kind, settings', [('MAE', ''), ('mixedae.MixedAE', ', decoder=None'), ('MAE', ', decoder={}')]
+)
+def test_decoder__heads_that_the_config_leaves_to_the_default(tmp_path, kind, settings):
+    """The model is built with the decoder's default then, and converted with it."""
+    model = (MAE if kind == 'MAE' else MixedAE)(encoder=dict(arch=ARCH, img_size=SIDE, patch_size=PATCH), decoder=None)
+    heads = model.decoder.blocks[0].attn.num_heads
+    cfg = f"model = dict(type='{kind}', encoder=dict(arch={ARCH}, img_size={SIDE}, patch_size={PATCH}){settings})"
+    torch.save({'state_dict': model.state_dict(), 'meta': {'cfg': cfg}}, tmp_path / 'iter_1.pth')
+    assert extract(open_weights(tmp_path / 'iter_1.pth')).decoder_heads == heads
+    convert(tmp_path / 'iter_1.pth', 'hf-mae', tmp_path / 'both', with_decoder=True)
+    assert json.loads((tmp_path / 'both' / 'config.json').read_text())['decoder_num_attention_heads'] == heads
+
+
+@pytest.mark.parametrize(
+    'model, found',
+    [
+        ("type='MixedAE', encoder=dict(), reconstruction_weight=0.0", (False, None)),
+        ("type='MixedAE', decoder_cls=False", (False, None)),
+        ("type='MAE', decoder=dict(use_cls=False)", (False, None)),
+        ("type='OwnModel'", (True, None)),
+        ("type='OwnModel', decoder=dict(num_heads=3)", (True, 3)),
+        ("type='MixedAE', decoder=dict(num_heads=some)", (True, None)),
+    ],
+)
+def test_decoder_of__what_the_config_says(model, found):
+    names = {'encoder.norm.weight', 'decoder.pred.weight'} if 'reconstruction' not in model else {'encoder.norm.weight'}
+    decoder, heads = decoder_of({name: torch.zeros(1) for name in names}, Facts(config=f'model = dict({model})'))
+    assert (bool(decoder), heads) == found
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -145,10 +146,43 @@ def test_resume__newest_valid(tmp_path, capfd):
 
 def test_resume__copied_folder_with_other_times(tmp_path):
     run(tmp_path, iters=6, keep=4)
+    (tmp_path / 'last_checkpoint').write_text('/gone/iter_6.pth')
     for name, when in (('iter_2.pth', 300), ('iter_4.pth', 200), ('iter_6.pth', 100)):
         os.utime(tmp_path / name, (when, when))
-    (tmp_path / 'last_checkpoint').write_text('/gone/iter_2.pth')
+    for when in (50, 250, 400):  # of last_checkpoint
+        os.utime(tmp_path / 'last_checkpoint', (when, when))
+        assert newest_valid(tmp_path).path == tmp_path / 'iter_6.pth'
+    (tmp_path / 'last_checkpoint').unlink()
     assert newest_valid(tmp_path).path.name == 'iter_6.pth'
+
+
+def test_resume__copy_beside_the_original(tmp_path):
+    run(tmp_path / 'original', iters=4)
+    shutil.copytree(tmp_path / 'original', tmp_path / 'copy')
+    assert newest_valid(tmp_path / 'copy').path == tmp_path / 'copy' / 'iter_4.pth'
+
+
+def test_resume__left_over_of_an_earlier_run(tmp_path):
+    """The checkpoints of the run that `last_checkpoint` is of, even damaged ones' predecessors, come before them."""
+    run(tmp_path, iters=4, keep=4)  # the present run, killed before it could name iter_6
+    shutil.copy(tmp_path / 'iter_4.pth', tmp_path / 'iter_6.pth')
+    run(tmp_path / 'earlier', iters=10, every=8)
+    shutil.copy(tmp_path / 'earlier' / 'iter_8.pth', tmp_path / 'iter_8.pth')
+    for name, when in (('iter_8.pth', 100), ('iter_2.pth', 200), ('iter_4.pth', 300), ('last_checkpoint', 301)):
+        os.utime(tmp_path / name, (when, when))
+    found = {}
+    for when in (302, 150):  # saved by the present run just before a kill; a leftover as well
+        checkpoint = read_file(tmp_path / 'iter_6.pth')
+        checkpoint['meta']['iter'] = 6
+        write_checkpoint(tmp_path / 'iter_6.pth', checkpoint)
+        os.utime(tmp_path / 'iter_6.pth', (when, when))
+        found[when] = newest_valid(tmp_path).path.name
+    assert found == {302: 'iter_6.pth', 150: 'iter_4.pth'}
+    damage(tmp_path / 'iter_4.pth')
+    os.utime(tmp_path / 'iter_4.pth', (300, 300))
+    assert newest_valid(tmp_path).path.name == 'iter_2.pth'
+    (tmp_path / 'iter_4.pth').unlink()  # last_checkpoint names a file that is gone
+    assert newest_valid(tmp_path).path.name == 'iter_2.pth'
 
 
 def test_resume__nothing_there(tmp_path):

@@ -2,14 +2,22 @@
 
 import json
 
-import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
 
 from mixedae.engine import data_checks
-from mixedae.engine.data_checks import check_coco, check_headers, check_segmentation
-from mixedae.engine.preflight import check_batch, check_checkpoints, check_num_classes, leaf_datasets, preflight
+from mixedae.engine.data_checks import check_coco, check_headers
+from mixedae.engine.preflight import (
+    check_batch,
+    check_checkpoints,
+    check_layer_decay,
+    check_num_classes,
+    check_one_class,
+    leaf_datasets,
+    needs_masks,
+    preflight,
+)
 
 
 def write_image(path, size=(12, 8)):
@@ -122,6 +130,65 @@ def test_check_coco__image_that_does_not_decode(coco, content):
         check_coco(file, folder, None)
 
 
+def annotation(number, **more):
+    return dict(id=number, image_id=0, category_id=7, bbox=[1, 1, 4, 4], area=16, iscrowd=0, **more)
+
+
+def test_check_coco__masks(coco):
+    file, folder, change = coco
+    polygon = [[1, 1, 5, 1, 5, 5]]
+    change(annotations=[annotation(1, segmentation=polygon), annotation(2), annotation(3, segmentation=[])])
+    check_coco(file, folder, None)
+    sentence = r'^2 of 3 annotations of .*train\.json have no masks \(`segmentation`\), and this .* `masks = False` in '
+    with pytest.raises(ValueError, match=sentence):
+        check_coco(file, folder, None, need_masks=True)
+    change(
+        annotations=[annotation(1, segmentation=polygon), dict(annotation(2), category_id=9), annotation(3, ignore=1)]
+    )
+    check_coco(file, folder, ('cup', 'fork'), need_masks=True)  # mmdet reads neither of the two without a mask
+    with pytest.raises(ValueError, match=r'^1 of 2 annotations'):
+        check_coco(file, folder, ('cup', 'plate', 'fork'), need_masks=True)
+    change(annotations=[])
+    check_coco(file, folder, None, need_annotations=False, need_masks=True)
+
+
+def test_needs_masks():
+    with_masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+    for step in (with_masks, dict(type='mmdet.LoadAnnotations', with_mask=True)):
+        assert needs_masks(dict(pipeline=[dict(type='LoadImageFromFile'), step]), None)
+    nested = dict(pipeline=[dict(type='TestTimeAug', transforms=[[dict(type='Resize')], [with_masks]])])
+    assert needs_masks(nested, None)
+    boxes = dict(pipeline=[dict(type='LoadAnnotations', with_bbox=True)])
+    assert not needs_masks(boxes, None)
+    assert not needs_masks(boxes, dict(type='CocoMetric', metric='bbox'))
+    assert needs_masks(boxes, [dict(type='CocoMetric', metric=['bbox', 'segm'])])
+    assert needs_masks(boxes, dict(type='CocoMetric', metric='segm'))
+
+
+def test_check_coco__images_of_another_size(coco):
+    file, folder, _ = coco
+    check_coco(file, folder, None)
+    write_image(folder / 'a.jpg', (6, 4))
+    with pytest.raises(
+        ValueError, match=r'^Image .*a\.jpg has 6x4 pixels, but its annotation says 12x8: set data_prefix\.img to the'
+    ):
+        check_coco(file, folder, None)
+    write_image(folder / 'a.jpg', (8, 12))
+    with pytest.raises(ValueError, match='has 8x12 pixels, but its annotation says 12x8'):
+        check_coco(file, folder, None)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown turned by 90 degrees: OpenCV and mmdet read it as 12x8
+    Image.new('RGB', (8, 12)).save(folder / 'a.jpg', exif=turned)
+    check_coco(file, folder, None)
+
+
+def test_check_coco__sizes_unsaid(coco):
+    file, folder, change = coco
+    change(images=[dict(id=0, file_name='a.jpg', width=12, height=8), dict(id=1, file_name='deep/b.jpg', width=12)])
+    with pytest.raises(ValueError, match=r'does not say width and height of 1 of 2 images, e\.g\. deep/b\.jpg: add'):
+        check_coco(file, folder, None)
+
+
 def test_check_headers__samples_many(tmp_path, monkeypatch):
     for i in range(30):
         write_image(tmp_path / f'{i}.png')
@@ -136,57 +203,6 @@ def test_check_headers__samples_many(tmp_path, monkeypatch):
     opened.clear()
     check_headers(paths[:10], 'list')
     assert opened == paths[:10]
-
-
-@pytest.fixture
-def segmentation(tmp_path):
-    for name in ('a', 'sub/b'):
-        write_image(tmp_path / 'images' / f'{name}.jpg')
-        path = tmp_path / 'labels' / f'{name}.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8)).save(path)
-    return tmp_path / 'images', tmp_path / 'labels'
-
-
-def test_check_segmentation__good(segmentation):
-    check_segmentation(*segmentation, 3, reduce_zero_label=True)
-    check_segmentation(*segmentation, 4)
-    check_segmentation(*segmentation, 3, ignore_index=3)
-    check_segmentation(*segmentation, None)
-    check_segmentation(segmentation[0], None, 2)
-
-
-@pytest.mark.parametrize(
-    'num_classes, options, sentence',
-    [
-        (
-            2,
-            dict(reduce_zero_label=True),
-            r'holds the value 3, but the config has 2 classes, so labels are 1\.\.2, 0 is unl',
-        ),
-        (3, {}, r'holds the value 3, but the config has 3 classes, so labels are 0\.\.2: set metainfo\.classes'),
-        (4, dict(image_suffix='.png'), r'has no \*\.png files: set data_prefix\.img_path'),
-        (4, dict(label_suffix='_l.png'), r'2 images of .*images have no label map in .*labels, e\.g\. a_l\.png'),
-    ],
-)
-def test_check_segmentation__bad(segmentation, num_classes, options, sentence):
-    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        check_segmentation(*segmentation, num_classes, **options)
-
-
-def test_check_segmentation__broken_files(segmentation):
-    images, labels = segmentation
-    with pytest.raises(FileNotFoundError, match=r'The label map folder .*none does not exist'):
-        check_segmentation(images, labels / 'none', 4)
-    write_image(labels / 'a.png')
-    with pytest.raises(ValueError, match=r'The label map .*a\.png has mode RGB, not one value for each pixel'):
-        check_segmentation(images, labels, 4)
-    (labels / 'a.png').write_bytes(b'x')
-    with pytest.raises(ValueError, match=r'a\.png does not decode'):
-        check_segmentation(images, labels, 4)
-    (labels / 'a.png').unlink()
-    with pytest.raises(FileNotFoundError, match=r'1 of 2 images of .* have no label map'):
-        check_segmentation(images, labels, 4)
 
 
 def pretraining(batch_size, mixing_ratio=0.25, group_size=None, model_type='mixedae.MixedAE'):
@@ -236,6 +252,39 @@ def test_check_num_classes():
         check_num_classes(dict(decode_head=dict(num_classes=19)), 2)
 
 
+def test_check_one_class():
+    softmax, sigmoid = dict(type='CrossEntropyLoss'), dict(type='CrossEntropyLoss', use_sigmoid=True)
+    for head in (
+        dict(num_classes=1),
+        dict(num_classes=1, loss_decode=softmax),
+        dict(num_classes=1, loss_decode=[sigmoid, softmax]),
+    ):
+        with pytest.raises(ValueError, match=r'^model\.decode_head\.num_classes is 1, .* one class needs a background'):
+            check_one_class(dict(decode_head=head))
+    with pytest.raises(ValueError, match=r'^model\.auxiliary_head\[1\]\.num_classes is 1'):
+        check_one_class(dict(auxiliary_head=[dict(num_classes=2), dict(num_classes=1)]))
+    for model in (
+        dict(decode_head=dict(num_classes=2)),
+        dict(decode_head=dict(num_classes=1, loss_decode=sigmoid)),
+        dict(decode_head=dict(num_classes=1, loss_cls=softmax)),  # Mask2Former: the class 'no object' comes on top
+        dict(roi_head=dict(bbox_head=dict(num_classes=1), mask_head=dict(num_classes=1))),
+    ):
+        check_one_class(model)
+
+
+def test_check_layer_decay():
+    def cfg(rate, init_cfg, constructor='mixedae.LayerDecayOptimWrapperConstructor'):
+        optim_wrapper = dict(constructor=constructor, paramwise_cfg=dict(layer_decay_rate=rate))
+        return Config(dict(model=dict(backbone=dict(init_cfg=init_cfg)), optim_wrapper=optim_wrapper))
+
+    weights = dict(type='Pretrained', checkpoint='a.pth')
+    (warning,) = check_layer_decay(cfg(1.0, weights))
+    assert warning.startswith('The backbone starts from a.pth with the full learning rate in every block')
+    assert check_layer_decay(cfg(0.8, weights)) == check_layer_decay(cfg(1.0, None)) == []
+    assert check_layer_decay(cfg(1.0, weights, constructor=None)) == []
+    assert check_layer_decay(Config(dict(model=dict()))) == []
+
+
 def test_leaf_datasets():
     a, b = dict(type='A'), dict(type='B')
     wrapped = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[a, b]))
@@ -249,7 +298,7 @@ def test_preflight__asks_our_datasets(tmp_path):
     cfg = pretraining(4)
     cfg.default_scope = 'mixedae'
     cfg.train_dataloader.dataset = dict(type='mixedae.ImageDataset', root=str(tmp_path), size=16)
-    preflight(cfg)
+    assert preflight(cfg) == []
     (tmp_path / '3.jpg').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'train data: .*3\.jpg'):
         preflight(cfg)

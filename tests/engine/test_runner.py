@@ -1,6 +1,9 @@
 """SafeRunner: checkpoints are read safely, resuming works, mixed precision steps back without a GPU."""
 
+import copy
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +13,14 @@ from mmengine.registry import DATASETS, MODELS, RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'reliability'))
+import small_runs as runs
+
 import mixedae  # noqa: F401  (registration)
 from mixedae.checkpoints import CheckpointError, read_file
 from mixedae.engine.runner import SafeRunner
-from mixedae.engine.without_gpu import adapt_to_device
+from mixedae.engine.without_gpu import adapt_to_device, without_sync_norms
+from mixedae.models import MapNorm, MultiBlockPyramid
 
 
 @MODELS.register_module(force=True)
@@ -171,3 +178,67 @@ def test_train__amp_config_on_cpu(tmp_path):
     runner.train()
     assert type(runner.optim_wrapper).__name__ == 'GuardedOptimWrapper'
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper', 'the caller keeps the config as it was'
+
+
+def normed() -> torch.nn.Module:
+    """A neck of ours with SyncBatchNorm and one without weights, after a step."""
+    net = torch.nn.Sequential(MultiBlockPyramid(4), MapNorm(4)).train()
+    for kind in (net[0].up4[1], net[1].norm):
+        kind.running_mean.fill_(0.5)
+        kind.num_batches_tracked.fill_(3)
+    torch.nn.init.normal_(net[0].up4[1].weight)
+    net[0].up4[1].bias.requires_grad_(False)
+    return net
+
+
+def test_without_sync_norms__same_weights_buffers_and_values(monkeypatch):
+    said = []
+    monkeypatch.setattr('mixedae.engine.without_gpu.print_log', lambda text, **options: said.append(text))
+    before = normed()
+    expected = {name: value.clone() for name, value in before.state_dict().items()}
+    maps = [torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    values = copy.deepcopy(before)(maps)  # one process: SyncBatchNorm is BatchNorm
+    parameters = dict(before.named_parameters())
+    net = without_sync_norms(before)
+    assert len(said) == 1 and said[0].startswith('No GPU here: 2 SyncBatchNorm layers become BatchNorm')
+    assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in net.modules())
+    torch.testing.assert_close(dict(net.state_dict()), expected, rtol=0, atol=0)
+    assert all(parameters[name] is value for name, value in net.named_parameters()) and len(parameters) > 6
+    assert net.training and net[0].up4[1].training and not net[0].up4[1].bias.requires_grad
+    torch.testing.assert_close(net(maps), values)
+    assert net[0].up4[1].num_batches_tracked == 4 and net[0].up4[1].running_mean.ne(0.5).all()
+    assert without_sync_norms(net) is net and len(said) == 1
+
+
+@MODELS.register_module(force=True)
+class NormedModel(OneLayerModel):
+    """With SyncBatchNorm of its own, and a BatchNorm that ``sync_bn`` would turn into one."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = torch.nn.Sequential(torch.nn.SyncBatchNorm(2), torch.nn.BatchNorm1d(2))
+
+    def forward(self, x, mode='loss'):
+        return super().forward(self.norms(x), mode)
+
+
+def train_normed(folder, rank, port):
+    meeting = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    os.environ.update({name: str(value) for name, value in meeting.items()}, GLOO_SOCKET_IFNAME='lo')
+    cfg = config(folder / 'run', launcher='pytorch', sync_bn='torch')
+    cfg.model.type = 'NormedModel'
+    cfg.env_cfg = dict(dist_cfg=dict(backend='gloo'))
+    runner = RUNNERS.build(cfg)
+    runner.train()
+    names = [type(module).__name__ for module in runner.model.module.norms]
+    (folder / f'{rank}').write_text(f'{runner.iter} {names}')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without a GPU')
+def test_train__two_processes_on_cpu_with_sync_norms(tmp_path):
+    port = runs.free_port()
+    pids = [runs.fork(lambda rank=rank: train_normed(tmp_path, rank, port), tmp_path / 'log') for rank in range(2)]
+    assert [runs.exit_code(pid) for pid in pids] == [0, 0], (tmp_path / 'log').read_text()
+    for rank in '01':
+        assert (tmp_path / rank).read_text() == "4 ['_BatchNormXd', 'BatchNorm1d']"
+    assert (tmp_path / 'log').read_text().count('No GPU here: 1 SyncBatchNorm layers') == 1

@@ -155,6 +155,20 @@ class WrongRoot(runs.NoisyModel):
         self.net.insert(3, Root())
 
 
+class ZeroRoot(nn.Module):
+    def forward(self, x):
+        return x + (x * 0).sum().abs().sqrt()  # x, with a gradient that is not finite
+
+
+@MODELS.register_module(force=True)
+class WrongGradient(runs.NoisyModel):
+    """Its loss is finite; the gradient of what comes out of the layer before the root is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.net.insert(3, ZeroRoot())
+
+
 def stopping(folder, limit, **changes):
     """A run that stops after ``limit`` bad steps; its config file."""
     cfg = runs.noisy(folder / 'run', iters=40, workers=0, every=100, **changes)
@@ -198,3 +212,33 @@ def test_replay__finds_the_place(tmp_path):
     torch.save(content, tmp_path / 'weights.pth')
     report = replay(tmp_path / 'weights.pth', str(tmp_path / 'wrong.py'))
     assert report.verdict() == 'First number that is not finite: in the weights before the step: net.4.weight.'
+
+
+def test_replay__every_number_is_finite_this_time(tmp_path, capsys):
+    """What was wrong was the batch: with another one the step is done to the end."""
+    with pytest.raises(NotFinite, match='2 steps in a row'):
+        run_file(stopping(tmp_path, 2, wrong=range(20)), tmp_path / 'wrong.py').train()
+    capture = tmp_path / 'run' / 'captures' / 'step_2_rank_0.pth'
+    content = read_file(capture)
+    content['batch'] = {key: torch.ones_like(value) for key, value in content['batch'].items()}
+    torch.save(content, capture)
+    report = replay(capture)
+    assert report.finite and report.verdict() == 'Every number is finite this time.'
+    assert report.losses['loss'] > 0 and not (report.backward or report.gradients)
+    assert replay_tool.main([str(capture)]) == 0
+    assert capsys.readouterr().out.endswith('(then nan)\nEvery number is finite this time.\n')
+
+
+def test_replay__finite_loss_and_other_gradient(tmp_path, capsys):
+    cfg = stopping(tmp_path, 3)
+    cfg.model.type = 'WrongGradient'
+    with pytest.raises(NotFinite, match='3 steps in a row'):
+        run_file(cfg, tmp_path / 'wrong.py').train()
+    capture = tmp_path / 'run' / 'captures' / 'step_3_rank_0.pth'
+    report = replay(capture)
+    assert not report.finite and not (report.forward or report.batch or report.weights)
+    assert report.backward == ['net.2', 'net.1', 'net.0']  # not the layers behind the root
+    assert report.gradients == ['net.0.weight', 'net.0.bias', 'net.1.weight', 'net.1.bias']
+    assert replay_tool.main([str(capture)]) == 1
+    said = capsys.readouterr().out
+    assert 'in the backward pass, the gradient at the output of net.2; the loss is finite.' in said

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
+from tests.configs.shrinking import build
 from tools import test as test_tool
 from tools import train as train_tool
 
@@ -100,6 +102,58 @@ def test_train__runs_and_resumes(pretraining, tmp_path, capsys):
     assert not torch.equal(first['state_dict'][name], second['state_dict'][name])
 
 
+def test_train__second_run_in_a_folder(pretraining, tmp_path, capsys):
+    """Refused; or the old checkpoints go, so that `--resume` goes on with the new run alone."""
+    w = tmp_path / 'w'
+    longer = ('--cfg-options', 'train_cfg.max_epochs=3', 'default_hooks.checkpoint.interval=1')
+    assert run(train_tool, capsys, pretraining, '--work-dir', w, '--seed', 1, *longer)[0] == 0
+    before = {path.name: path.read_bytes() for path in w.glob('*.pth')}
+    sentence = refused(train_tool, capsys, pretraining, '--work-dir', w)
+    assert f'{w} holds a run already (epoch_3.pth): give another --work-dir, go on with it by --resume, or' in sentence
+    both = (pretraining, '--work-dir', w, '--overwrite')
+    assert 'give one of them' in refused(train_tool, capsys, *both, '--resume')
+    wrong = ('--cfg-options', 'train_dataloader.dataset.root=/no/such/folder')
+    assert 'does not exist' in refused(train_tool, capsys, *both, *wrong)
+    start = ('--cfg-options', f'load_from={w}/epoch_3.pth')
+    assert 'epoch_3.pth, which this run starts from' in refused(train_tool, capsys, *both, *start)
+    assert before == {path.name: path.read_bytes() for path in w.glob('*.pth')} and len(before) == 3
+
+    assert run(train_tool, capsys, *both, '--seed', 2)[0] == 0
+    assert [path.name for path in w.glob('*.pth')] == ['epoch_1.pth'], 'those of the old run are gone'
+    assert (w / 'last_checkpoint').read_text().endswith('epoch_1.pth') and len(list(w.glob('2*'))) >= 1
+    more = ('--resume', '--cfg-options', 'train_cfg.max_epochs=2')
+    assert run(train_tool, capsys, pretraining, '--work-dir', w, *more)[0] == 0
+    meta = torch.load(w / 'epoch_2.pth', weights_only=False)['meta']  # our own file
+    assert (meta['iter'], meta['seed']) == (4, 2)
+
+
+@pytest.mark.parametrize('name', train_tool.RESTARTS)
+def test_load_config__started_again_by_the_launcher(pretraining, monkeypatch, name):
+    """What the first try saved is not removed by the second: it is refused like any run."""
+    for count, overwrite in (('0', True), ('1', False)):
+        monkeypatch.setenv(name, count)
+        args = train_tool.parse_args([str(pretraining), '--overwrite'])
+        train_tool.load_config(args)
+        assert args.overwrite is overwrite
+
+
+def test_train__schedule_of_another_length(pretraining, tmp_path, capsys):
+    """A run that goes on long after its schedule is refused before anything; one that stops early is told so."""
+    pretraining.write_text(pretraining.read_text().replace('param_scheduler = None', ''))
+    work_dir = tmp_path / 'w'
+    sentence = refused(
+        train_tool, capsys, pretraining, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=600'
+    )
+    assert 'after 300 epochs, which is what param_scheduler is written for, and the run has 600' in sentence
+    assert '`--cfg-options param_scheduler.0.end=80 param_scheduler.1.T_max=520' in sentence
+    assert not work_dir.exists()
+    code, _ = run(train_tool, capsys, pretraining, '--work-dir', work_dir)
+    assert code == 0
+    (log,) = work_dir.glob('*/*.log')
+    (line,) = [line for line in log.read_text().splitlines() if 'The run ends after' in line]
+    assert 'WARNING' in line and 'The run ends after 1 epoch with the learning rate at 100 % of its peak' in line
+
+
 def test_train__pretraining_needs_no_mmcv(pretraining, tmp_path):
     """Only detection and segmentation need mmcv, mmdet and mmseg."""
     code = 'import sys; sys.modules.update(dict.fromkeys(["mmcv", "mmdet", "mmseg"])); from tools.train import main; '
@@ -179,7 +233,17 @@ def detection(tmp_path):
     Image.new('RGB', (64, 48)).save(tmp_path / 'images' / 'a.jpg')
     content = dict(
         images=[dict(id=1, file_name='a.jpg', width=64, height=48)],
-        annotations=[dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 20, 20], area=400, iscrowd=0)],
+        annotations=[
+            dict(
+                id=1,
+                image_id=1,
+                category_id=1,
+                bbox=[1, 1, 20, 20],
+                area=400,
+                iscrowd=0,
+                segmentation=[[1, 1, 21, 1, 21, 21, 1, 21]],
+            )
+        ],
         categories=[dict(id=1, name='cup')],
     )
     (tmp_path / 'train.json').write_text(json.dumps(content))
@@ -230,6 +294,21 @@ def spoil_classes(folder, content):
     return [], "metainfo.classes names 'cup', which"
 
 
+def spoil_masks(folder, content):
+    boxes = [{**annotation, 'segmentation': []} for annotation in content['annotations']]
+    (folder / 'train.json').write_text(json.dumps(dict(content, annotations=boxes)))
+    return [], 'have no masks (`segmentation`), and this config needs them'
+
+
+def spoil_size(folder, content):
+    Image.new('RGB', (32, 24)).save(folder / 'images' / 'a.jpg')
+    return [], 'a.jpg has 32x24 pixels, but its annotation says 64x48'
+
+
+def spoil_schedule(folder, content):
+    return ['train_cfg.max_iters=20000'], 'after 2000 iterations, which is what param_scheduler is written for'
+
+
 def spoil_pretrained(folder, content):
     options = ['model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=none.pth']
     return options, "The checkpoint 'none.pth' does not exist"
@@ -245,6 +324,9 @@ def spoil_pretrained(folder, content):
         spoil_header,
         spoil_categories,
         spoil_classes,
+        spoil_masks,
+        spoil_size,
+        spoil_schedule,
         spoil_pretrained,
     ],
 )
@@ -262,6 +344,39 @@ def test_test__checkpoint_of_another_model(detection, tmp_path, capsys):
     sentence = refused(test_tool, capsys, config, tmp_path / 'part.pth', '--work-dir', tmp_path / 'w')
     assert 'part.pth lacks' in sentence and 'give the checkpoint that was trained with this config' in sentence
     assert 'does not exist' in refused(test_tool, capsys, config, tmp_path / 'none.pth')
+
+
+def test_test__checkpoint_of_other_classes(detection, tmp_path, capsys):
+    """Same names, another number of classes: MMEngine would test a random head."""
+    config, _ = detection
+    other = Config.fromfile(config)
+    other.model.roi_head.bbox_head.num_classes = 3
+    torch.save({'state_dict': build(other).state_dict()}, tmp_path / 'three.pth')
+    sentence = refused(test_tool, capsys, config, tmp_path / 'three.pth', '--work-dir', tmp_path / 'w')
+    assert 'three.pth has 2 weights in other shapes than this model, e.g. roi_head.bbox_head.fc_cls.weight' in sentence
+    assert '(4, 256) there, (2, 256) here: give the checkpoint that was trained with this config' in sentence
+
+
+def test_test__overwrites_no_input(detection, tmp_path, capsys):
+    config, content = detection
+    (tmp_path / 'a.pth').write_text('weights')
+    for name, sentence in (
+        ('a.pth', 'is what this command reads: give another --out.'),
+        ('det.py', 'is what this command reads: give another --out.'),
+        ('train.json', 'exists and is not a file of metrics that this tool wrote: give another --out.'),
+    ):
+        assert sentence in refused(test_tool, capsys, config, tmp_path / 'a.pth', '--out', tmp_path / name)
+    assert json.loads((tmp_path / 'train.json').read_text()) == content
+    (tmp_path / 'metrics.json').write_text('{"coco/bbox_mAP": 0.5, "coco/segm_mAP": NaN}')
+    assert test_tool.is_metrics(tmp_path / 'metrics.json') and not test_tool.is_metrics(tmp_path / 'train.json')
+    for folder in ('images', 'images/sub'):
+        sentence = refused(test_tool, capsys, config, tmp_path / 'a.pth', '--show-dir', tmp_path / folder)
+        assert 'lies in the data' in sentence and 'could overwrite it: give another' in sentence
+    part = 'test_dataloader.dataset.data_'
+    whole = ('--cfg-options', f'{part}root={tmp_path}/images', f'{part}prefix.img=')
+    sentence = refused(test_tool, capsys, config, tmp_path / 'a.pth', '--show-dir', tmp_path / 'images', *whole)
+    assert 'lies in the data' in sentence
+    assert (tmp_path / 'a.pth').read_text() == 'weights'
 
 
 def test_train__ops_missing(detection, tmp_path, capsys, monkeypatch):
