@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mixedae.functional import own_key_accuracy
 from mixedae.models.pretrainer import Pretrainer
 from mixedae.registry import HOOKS
 
@@ -29,7 +30,8 @@ class PretrainMeterHook(Hook):
     Args:
         interval: iterations between two measurements.
         warn_after: share of the run after which accuracy at chance is called broken.
-        margin: how far above chance (an absolute share) the accuracy must be by then.
+        margin: how far above chance (an absolute share) the accuracy must be by then; not below what a patch has that
+            finds nothing but itself.
     """
 
     priority = 'NORMAL'  # before LoggerHook, so that a measurement stands in the line of its own iteration
@@ -88,15 +90,19 @@ class PretrainMeterHook(Hook):
         if is_main_process():
             runner.visualizer.add_scalars(scalars, step=step, file_path=None)
         if model.contrastive_weight and step >= self.warn_after * runner.max_iters:
-            self._check_accuracy(last, 1 / model.group_size, step)
+            patches, attention = model.encoder.num_patches, model.encoder.blocks[-1].attn
+            topk = attention.num_kept(patches + 1) or patches // model.group_size
+            own_key = own_key_accuracy(patches, model.group_size, topk)
+            self._check_accuracy(last, 1 / model.group_size, own_key, step)
 
-    def _check_accuracy(self, accuracy: float, chance: float, step: int) -> None:
-        if accuracy < chance + self.margin:
+    def _check_accuracy(self, accuracy: float, chance: float, own_key: float, step: int) -> None:
+        if accuracy < max(chance + self.margin, own_key):
             self._warn(
                 'topk_acc',
-                f'At iteration {step} the TopK accuracy of the last layer is {accuracy:.1%} and chance is '
-                f'{chance:.1%}: patches do not find the patches of their own image. Look at contrastive_weight, the '
-                f'learning rate, and whether the images of a group differ.',
+                f'At iteration {step} the TopK accuracy of the last layer is {accuracy:.1%}; chance is {chance:.1%}, '
+                f'and a patch that finds nothing but itself has {own_key:.1%}: patches do not find the patches of '
+                'their own image. Look at contrastive_weight, the learning rate, and whether the images of a group '
+                'differ.',
             )
 
     def _warn(self, key: str, message: str) -> None:

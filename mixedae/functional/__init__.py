@@ -5,7 +5,7 @@ The models in :mod:`mixedae.models` are built of these same functions.
 
 from mixedae.functional.attention import topk_attention, topk_keep_mask
 from mixedae.functional.losses import homologous_contrastive_loss, normalize_patches, reconstruction_loss
-from mixedae.functional.meters import own_image_attention, topk_accuracy
+from mixedae.functional.meters import own_image_attention, own_key_accuracy, topk_accuracy
 from mixedae.functional.mixing import draw_mixing_mask, mix, unmix
 from mixedae.functional.patches import patchify, unpatchify
 
@@ -15,6 +15,7 @@ __all__ = [
     'mix',
     'normalize_patches',
     'own_image_attention',
+    'own_key_accuracy',
     'patchify',
     'reconstruction_loss',
     'topk_accuracy',

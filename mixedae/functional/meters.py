@@ -15,7 +15,8 @@ def topk_accuracy(
 ) -> Tensor:
     """Share of a patch query's kept patch keys that come from its own image (the paper's TopK accuracy).
 
-    Chance is r = 1/g. A query's own key counts, as it may be kept like any other.
+    Chance is r = 1/g. A query's own key counts, as it may be kept like any other: :func:`own_key_accuracy` is what that
+    alone gives.
 
     Args:
         q: queries ``(G, H, N, d)`` of mixed sequences.
@@ -32,6 +33,21 @@ def topk_accuracy(
     keep = topk_keep_mask(q, k, topk, num_prefix_tokens=num_prefix_tokens, cls=cls)
     keep = keep[:, :, num_prefix_tokens:, num_prefix_tokens:]  # (G, H, L, L)
     return (keep & same).sum((0, 2, 3)) / keep.sum((0, 2, 3))
+
+
+def own_key_accuracy(num_patches: int, group_size: int, topk: int) -> float:
+    """TopK accuracy of queries that keep their own key and ``topk - 1`` others blindly.
+
+    It is ``(1 + (K - 1) (L/g - 1) / (L - 1)) / K``, above chance without any recognition: with g = 4 and K = L/4 it is
+    0.286 for L = 64 and 0.262 for L = 196.
+
+    Args:
+        num_patches: L.
+        group_size: g.
+        topk: K, a number of keys.
+    """
+    others = (num_patches / group_size - 1) / (num_patches - 1)
+    return (1 + (topk - 1) * others) / topk
 
 
 @torch.no_grad()

@@ -108,11 +108,12 @@ def test_meter_hook__accuracy_at_chance_is_called_broken_once(tmp_path: Path) ->
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     MMLogger.get_current_instance().addHandler(handler)
-    hook._check_accuracy(0.35, 0.25, step=100)
+    hook._check_accuracy(0.29, 0.25, 0.286, step=100)
     assert not messages
-    hook._check_accuracy(0.26, 0.25, step=100)
-    hook._check_accuracy(0.24, 0.25, step=200)
-    assert len([message for message in messages if 'chance is 25.0%' in message]) == 1
+    hook._check_accuracy(0.28, 0.25, 0.286, step=100)  # each patch keeps itself, and no more than that is found
+    hook._check_accuracy(0.24, 0.25, 0.286, step=200)
+    said = [message for message in messages if 'chance is 25.0%, and a patch that finds nothing but itself' in message]
+    assert len(said) == 1 and 'has 28.6%' in said[0]
 
 
 def test_model__masks_depend_on_seed_step_and_nothing_else() -> None:

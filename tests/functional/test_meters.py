@@ -5,7 +5,7 @@ import oracles
 import pytest
 import torch
 
-from mixedae.functional import own_image_attention, topk_accuracy
+from mixedae.functional import own_image_attention, own_key_accuracy, topk_accuracy
 
 CASES = [
     (8, 2, 2, 1, 'keep'),
@@ -70,6 +70,24 @@ def test_meters__random_features_are_near_chance(generator):
     mask = torch.stack([torch.arange(4).repeat(12)[torch.randperm(48, generator=generator)] for _ in range(64)])
     for value in (topk_accuracy(q, k, mask, 12), own_image_attention(q, k, mask, 12)):
         np.testing.assert_allclose(value.numpy(), 0.25, atol=0.02)
+
+
+@pytest.mark.parametrize('length,group_size,topk', [(64, 4, 16), (36, 3, 20)])
+def test_own_key_accuracy__is_what_blind_queries_that_keep_themselves_get(rng, length, group_size, topk):
+    """Random scores, but each patch's own key far above all others."""
+    noise = torch.from_numpy(rng.normal(size=(60, 1, length, length)))
+    q = noise + 1e3 * torch.eye(length, dtype=torch.float64)  # with keys = unit vectors these are the scores
+    k = torch.eye(length, dtype=torch.float64).expand_as(q)
+    mask = torch.from_numpy(oracles.random_mask(rng, 60, length, group_size))
+    found = topk_accuracy(q, k, mask, topk, num_prefix_tokens=0).item()
+    expected = own_key_accuracy(length, group_size, topk)
+    assert found == pytest.approx(expected, abs=0.004) and expected > 1 / group_size + 0.01
+
+
+def test_own_key_accuracy__ends():
+    assert own_key_accuracy(64, 4, 1) == 1.0  # nothing but itself
+    assert own_key_accuracy(64, 4, 64) == 0.25  # all keys
+    assert own_key_accuracy(196, 4, 49) == pytest.approx(0.262, abs=5e-4)
 
 
 def test_topk_accuracy__heads_are_separate():

@@ -132,6 +132,9 @@ def accuracy(folder: Path, last: float, others: float) -> Path:
 
 def test_verdicts__accuracy_at_chance(tmp_path: Path) -> None:
     assert kinds(accuracy(tmp_path / 'a', 0.25, 0.25))['Patches do not find the patches of their own image'] == 'bad'
+    own_key = 'Patches do not find the patches of their own image'
+    assert kinds(accuracy(tmp_path / 'own', 0.28, 0.28))[own_key] == 'bad'  # 28.6 %: each patch finds itself
+    assert 'nothing but itself has 28.6% (theory)' in sentence(tmp_path / 'own', own_key)
     lagging = 'Patches find their own image, but not in the last layer'
     assert kinds(accuracy(tmp_path / 'b', 0.24, 0.6))[lagging] == 'even'
     assert kinds(accuracy(tmp_path / 'c', 0.4, 0.3))['Patches find the patches of their own image'] == 'good'

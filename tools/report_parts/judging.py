@@ -44,6 +44,16 @@ def num_patches(run: Run) -> int | None:
     return (height // encoder.get('patch_size', 16)) * (width // encoder.get('patch_size', 16))
 
 
+def own_key_mark(run: Run) -> float:
+    """TopK accuracy of patches that find nothing but themselves; chance where L is not known."""
+    from mixedae.functional import own_key_accuracy
+
+    patches, group_size = num_patches(run), group_size_of(run)
+    if patches is None:
+        return 1 / group_size
+    return own_key_accuracy(patches, group_size, round((run.model.get('topk_ratio') or 1 / group_size) * patches))
+
+
 def embed_dim(run: Run) -> int | None:
     from mixedae.models import get_arch
 

@@ -15,6 +15,7 @@ from tools.report_parts.judging import (
     embed_dim,
     group_size_of,
     num_patches,
+    own_key_mark,
     part,
     standard_error,
     tail,
@@ -117,13 +118,14 @@ def _accuracy(run: Run) -> Iterator[Verdict]:
     layers = accuracy_layers(run)
     if not run.is_mixing or not layers:
         return
-    chance = 1 / group_size_of(run)
+    chance, alone = 1 / group_size_of(run), own_key_mark(run)
     ends = [tail(run.values(name)) for name in layers]
     last, best = ends[-1], max(ends, key=np.mean)
     mean, spread = float(np.mean(last)), standard_error(last)
     numbers = (
         f'Last layer {mean:.1%}, mean of all layers {np.mean([e.mean() for e in ends]):.1%}, best layer '
-        f'{best.mean():.1%}; chance is {chance:.0%} (theory).'
+        f'{best.mean():.1%}; chance is {chance:.0%}, and a patch that finds nothing but itself has {alone:.1%} '
+        '(theory).'
     )
     paper = ' The paper shows 70-80 % with the contrastive loss and under 40 % in the last layer without it; '
     known = (
@@ -132,9 +134,9 @@ def _accuracy(run: Run) -> Iterator[Verdict]:
     )
     if len(run.values(layers[-1])) < 3:
         yield too_early('TopK accuracy', len(run.values(layers[-1])))
-    elif mean - 2 * spread > chance:
+    elif mean - 2 * spread > alone:
         yield 'good', 'Patches find the patches of their own image', numbers + paper + known
-    elif best.mean() - 2 * standard_error(best) > chance:
+    elif best.mean() - 2 * standard_error(best) > alone:
         yield 'even', 'Patches find their own image, but not in the last layer', numbers + paper + known
     else:
         early = run.done < 0.25 * (run.total or run.done)
