@@ -120,7 +120,7 @@ def runs():
                     images=640, operations_per_image=2e6, operations=1.28e9, pretrain_seconds=60.0 + seed,
                     pretrain_cpu_seconds=None if seed else 50.0,
                     finished='2026-01-01 00:00 UTC', hardware='a CPU', commit='a' * 40 + '+',
-                    fingerprint=f'{variant} {seed}', seconds={},
+                    fingerprint=f'{variant} {seed}', seconds={}, commits={'camvid': 'b' * 40},
                 )
             )  # fmt: skip
     rows[0]['metrics']['knn_mean'] = 30.0
@@ -171,7 +171,7 @@ def test_page__claim_with_its_numbers():
         '| MixedAE is better than MAE | paper | **holds** | MixedAE - MAE | '
         'CamVid mIoU, fine-tuned +3.0 (pooled sd 1.0, 3 seeds): holds |'
     ) in text
-    assert 'a CPU. torch 2.0. Commits of the stages: aaaaaaaa+' in text
+    assert 'a CPU. torch 2.0. Commits of the stages: aaaaaaaa+, bbbbbbbb (+' in text
     assert tables.page(dict(budget='cpu', runs=[], versions={})) == 'No pre-training is finished yet.\n'
 
 
@@ -204,7 +204,7 @@ def test_merge__runs_and_measures_from_elsewhere_stay(tmp_path):
     old = dict(budget='cpu', settings=dict(lr=1), runs=runs(), versions=dict(torch='2.11', numba='0.68'))
     new = dict(old, runs=[dict(row, hardware='another') for row in runs()[:3]], versions=dict(torch='2.12', timm='1'))
     again, changed, longer = new['runs']
-    again.update(metrics=dict(knn_mean=31.0, person_box=0.5), seconds=dict(person=7.0))  # the same run, other tasks
+    again.update(metrics=dict(knn_mean=31.0, person_box=0.5), seconds=dict(person=7.0), commits=dict(person='c'))
     changed.update(fingerprint='another config', metrics=dict(knn_mean=1.0))
     longer.update(variant='no_segment')
     found = merge(old, new, tmp_path)
@@ -214,6 +214,7 @@ def test_merge__runs_and_measures_from_elsewhere_stay(tmp_path):
     ]  # fmt: skip
     assert rows['mae', 0]['metrics'] == dict(camvid_miou=20.0, knn_mean=31.0, person_box=0.5)
     assert rows['mae', 0]['hardware'] == 'another' and rows['mae', 0]['seconds'] == dict(person=7.0)
+    assert rows['mae', 0]['commits'] == dict(camvid='b' * 40, person='c')
     assert rows['mae', 1]['metrics'] == dict(knn_mean=1.0), 'another run: its old measures are gone'
     assert rows['mixedae', 2] == old['runs'][5]
     assert found['versions'] == dict(torch='2.11 and 2.12', numba='0.68', timm='1')
@@ -434,6 +435,16 @@ def test_find_data__refuses_a_tested_image_in_pretraining(small_pack, tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match='would be seen in pre-training'):
         find_data(tmp_path / 'p')
+    content['images'].pop()
+    file.write_text(json.dumps(content))
+    (copied,) = sorted((tmp_path / 'p' / 'seg_camvid' / 'images' / 'val').iterdir())[:1]
+    scene = tmp_path / 'p' / 'pretrain' / 'images' / content['images'][0]['file_name']
+    kept = scene.read_bytes()
+    shutil.copy(copied, scene)
+    with pytest.raises(DataError, match=rf'would be seen in pre-training, as .*{scene.name}: take it out'):
+        find_data(tmp_path / 'p')
+    scene.write_bytes(kept)
+    find_data(tmp_path / 'p')
     shutil.rmtree(tmp_path / 'p' / 'cls' / 'val')
     with pytest.raises(DataError, match=r'val is missing|would be seen'):
         find_data(tmp_path / 'p')
@@ -447,7 +458,7 @@ def plan(small_pack, folder, budget='micro', **options):
 def test_plan__seed_by_seed_each_variant_with_its_evaluations(small_pack, tmp_path):
     names = [stage.name for stage in plan(small_pack, tmp_path, variants=('scratch', 'mae', 'mixedae')).stages()]
     one = [
-        'pretrain_scratch_s0', 'probe_scratch_s0', 'camvid_scratch_s0',
+        'pretrain_scratch_s0', 'probe_scratch_s0', 'topk_scratch_s0', 'camvid_scratch_s0',
         'pretrain_mae_s0', 'probe_mae_s0', 'camvid_mae_s0',
         'pretrain_mixedae_s0', 'probe_mixedae_s0', 'topk_mixedae_s0', 'camvid_mixedae_s0',
     ]  # fmt: skip

@@ -16,7 +16,7 @@ class Tuning:
     iterations: int
     batch: int
     size: tuple[int, int]
-    val_images: int  # at most so many are tested, evenly spaced
+    val_images: int  # at most so many are tested: of detection evenly spaced ones, of segmentation the first
 
 
 @dataclass(frozen=True)

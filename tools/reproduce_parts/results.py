@@ -60,7 +60,8 @@ def publish(results: dict[str, Any], docs: Path) -> Path:
 def merge(published: dict[str, Any] | None, results: dict[str, Any], source: Path) -> dict[str, Any]:
     """The results, and what was published that they lack: other runs, and other measures of the very same run.
 
-    A run is the same if variant, seed and fingerprint are. Of a measure that both have the new value is taken.
+    A run is the same if variant, seed and fingerprint are. Of a measure that both have the new value is taken. Variants
+    that this version does not know are left out.
 
     Args:
         published: content of `source`; None if there is none.
@@ -81,9 +82,12 @@ def merge(published: dict[str, Any] | None, results: dict[str, Any], source: Pat
     for row in results['runs']:
         old = rows.get((row['variant'], row['seed']))
         if old is not None and old['fingerprint'] == row['fingerprint']:
-            row = {**row, **{name: {**old[name], **row[name]} for name in ('metrics', 'seconds')}}
+            both = ('metrics', 'seconds', 'commits')
+            row = {**row, **{name: {**old.get(name, {}), **row[name]} for name in both}}
         rows[row['variant'], row['seed']] = row
-    order = sorted(rows, key=lambda key: (key[1], list(VARIANTS).index(key[0])))
+    places = {name: place for place, name in enumerate(VARIANTS)}
+    rows = {key: row for key, row in rows.items() if key[0] in places}
+    order = sorted(rows, key=lambda key: (key[1], places[key[0]]))
     names = [*published['versions'], *(name for name in results['versions'] if name not in published['versions'])]
     versions = {
         name: _JOIN.join(
@@ -120,6 +124,7 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
                 'fingerprint': record['fingerprint'],
                 'metrics': {},
                 'seconds': {},
+                'commits': {},
             }
             for task in plan.tasks:
                 stage = stages.get(f'{task}_{variant}_s{seed}')
@@ -127,6 +132,7 @@ def collect(plan: Plan, journey: Journey, budget: str) -> dict[str, Any]:
                 if done:
                     row['metrics'].update(read_metrics(task, plan.result(task, variant, seed)))
                     row['seconds'][task] = done['seconds']
+                    row['commits'][task] = done['commit']
             rows.append(row)
     return {
         'budget': budget,

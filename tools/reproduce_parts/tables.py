@@ -121,7 +121,8 @@ def machine(results: Mapping[str, Any]) -> str:
     """One sentence about hardware, versions and commits."""
     runs = results['runs']
     devices = sorted({run['hardware'] for run in runs})
-    commits = sorted({run['commit'][:8] + run['commit'][40:] for run in runs if run['commit']})
+    made = [commit for run in runs for commit in (run['commit'], *run.get('commits', {}).values()) if commit]
+    commits = sorted({commit[:8] + commit[40:] for commit in made})
     versions = ', '.join(f'{name} {version}' for name, version in results['versions'].items())
     return f'{"; ".join(devices)}. {versions}. Commits of the stages: {", ".join(commits) or NONE} (+: with changes).'
 
