@@ -26,7 +26,7 @@ help:
 	@echo '     WORK_DIR=DIR           ... where to write'
 	@echo 'make docs                   the site of docs/: build/docs/index.html'
 	@echo 'make doctor                 is the environment sound, what is missing, what mends it'
-	@echo 'make env                    only the environment: .venv with pinned versions (the first time about 12 minutes on'
+	@echo 'make env                    only the environment: .venv with pinned versions (the first time 10 to 30 minutes on'
 	@echo '                            2 cores, most of it compiling the ops of mmcv; afterwards it is found at once)'
 	@echo 'make lint, make format      ruff'
 	@echo 'make clean, make distclean  remove what builds and tests left behind; the same and .venv (never work_dirs)'

@@ -20,7 +20,7 @@ from object_aware.synthetic import write_demo_data
 from tools import reproduce
 from tools.demo_parts.layout import DataError
 from tools.reproduce_parts import claims, tables
-from tools.reproduce_parts.budgets import BUDGETS
+from tools.reproduce_parts.budgets import BUDGETS, TASKS
 from tools.reproduce_parts.claims import FAILS, HOLDS, OPEN, Judgement, judge, overall
 from tools.reproduce_parts.configs import pretrain_config
 from tools.reproduce_parts.data import find_data
@@ -521,23 +521,27 @@ def test_main__bad_input_is_one_sentence(arguments, sentence, tmp_path, capsys):
     assert error.startswith('error: ') and sentence in error
 
 
-def test_reproduce__micro_run_is_skipped_the_second_time(small_pack, tmp_path, capsys):
+def test_reproduce__every_evaluation_once(small_pack, tmp_path, capsys):
+    """Scenes from the memory of the device, bfloat16, all evaluations; a second call skips all of it."""
+    pytest.importorskip('mmcv.ops')
     command = [
         sys.executable, str(ROOT / 'tools' / 'reproduce.py'), str(small_pack), '--budget', 'micro', '--seeds', '0',
-        '--variants', 'mixedae', '--tasks', 'probe', '--work-dir', str(tmp_path), '--jobs', '2',
+        '--variants', 'scenes', '--tasks', *TASKS, '--work-dir', str(tmp_path), '--jobs', '2',
     ]  # fmt: skip
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert found.returncode == 0, found.stdout + found.stderr
     results = json.loads((tmp_path / 'results.json').read_text())
     assert results['versions']['torch'] == torch.__version__
     (row,) = results['runs']
-    assert (row['variant'], row['seed'], row['iterations'], row['images']) == ('mixedae', 0, 4, 64)
-    assert {'knn_mean', 'linear_mean', 'knn_cls', 'linear_cls'} == row['metrics'].keys()
+    assert (row['variant'], row['seed'], row['iterations'], row['images']) == ('scenes', 0, 4, 64)
+    assert row['metrics'].keys() == tables.MEASURES.keys()
+    assert all(0 <= value <= 100 for value in row['metrics'].values())
+    assert row['seconds'].keys() == row['commits'].keys() == set(TASKS)
     assert row['metrics']['knn_mean'] >= 50.0  # dark and light images
     assert row['operations'] == 64 * row['operations_per_image'] > 0
     assert not list((tmp_path / 'runs').glob('*/*.pth'))  # only weights are kept
-    assert torch.load(tmp_path / 'weights' / 'mixedae_s0.pth', weights_only=True).keys() == {'state_dict', 'meta'}
+    assert torch.load(tmp_path / 'weights' / 'scenes_s0.pth', weights_only=True).keys() == {'state_dict', 'meta'}
     assert reproduce.main(command[2:]) == 0
     text = capsys.readouterr().out
-    assert '4 of 4 stages are done already' in text and 'start ' not in text
-    assert '| MixedAE | ' in (tmp_path / 'results.md').read_text()
+    assert '10 of 10 stages are done already' in text and 'start ' not in text
+    assert '| MixedAE on whole scenes | ' in (tmp_path / 'results.md').read_text()
