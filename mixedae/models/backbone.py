@@ -38,8 +38,8 @@ class MixedAEViT(BaseModule):
     """Plain ViT at any image size: images ``(B, 3, H, W)`` to a tuple of maps ``(B, D, ceil(H/P), ceil(W/P))``.
 
     H and W need not be multiples of P: the bottom and the right are padded with zeros (the mean colour after
-    normalisation), and a partly padded patch is a token like any other. Segmentors should choose crops that are
-    multiples of P, since they stretch the logits of the padded map over the image.
+    normalisation), and a partly padded patch is a token like any other. Segmentors stretch the logits of the padded map
+    over the image: choose crops that are multiples of P, and ``data_preprocessor=dict(test_cfg=dict(size_divisor=P))``.
 
     Parameters carry timm's names (relative positions BEiT's and ViTDet's), so weights of timm, MAE and our own
     pre-training load by name (:func:`mixedae.checkpoints.load_backbone`). Segment embedding, decoder and projector of

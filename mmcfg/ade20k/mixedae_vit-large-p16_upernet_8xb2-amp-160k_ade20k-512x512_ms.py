@@ -1,4 +1,4 @@
-"""Multi-scale test of UPerNet on ViT-L/16: six scales, each with its mirror image, probabilities averaged.
+"""Multi-scale test of UPerNet on ViT-L/16: six views and their mirror images, probabilities averaged.
 
 For testing alone, with a checkpoint of mixedae_vit-large-p16_upernet_8xb2-amp-160k_ade20k-512x512.py:
 

@@ -3,8 +3,8 @@
     1200 iters * 8 crops/iter / 1600 images = 6 ep
 
 Reached, from the pre-training of docs/method.md (4000 iterations of 64 object crops of 128 px), seed 0, float32: mIoU
-2.2, mAcc 3.8, pixel accuracy 44.9, in 55 minutes of one thread of an AMD EPYC (torch 2.11.0). Without layer-wise decay, which
-all but freezes the first blocks. With mmseg's script or ours:
+2.2, mAcc 3.8, pixel accuracy 44.9, in 55 minutes of one thread of an AMD EPYC (torch 2.11.0); tested without padding to whole
+patches (docs/transfer.md). Without layer-wise decay, which all but freezes the first blocks. With mmseg's script or ours:
 
     python tools/train.py mmcfg/photographs/mixedae_vit-tiny-p16_upernet_1xb8-1200i_ade20k-192x192.py --cfg-options \\
         model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=work_dirs/pretrain/iter_4000.pth

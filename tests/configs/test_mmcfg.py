@@ -3,10 +3,13 @@
 import ast
 import re
 
+import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 from mixedae.engine.step_size import check_step_size
+from tests.configs.aligned import assert_labels_lie_where_the_pixels_are
 from tests.configs.shrinking import REPO, batch_for, build, load, predict, segmentation_batch, step
 
 CONFIGS = sorted(path for path in (REPO / 'mmcfg').rglob('*.py') if '_base_' not in path.parts)
@@ -71,6 +74,56 @@ def test_multi_scale_config__averages_its_views(path):
     # each view predicts in the coordinates of the image: mmseg turns flipped logits back
     expected = sum(view[0].seg_logits.data.softmax(0) for view in single).argmax(0)
     assert torch.equal(merged[0].pred_sem_seg.data[0], expected)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'ade20k/mixedae_vit-tiny-p16_upernet_1xb8-2k_ade20k-192x192',
+        'ade20k/mixedae_vit-base-p16_upernet_8xb2-amp-160k_ade20k-512x512',
+        'ade20k/mixedae_vit-base-p16_linear_8xb2-amp-40k_ade20k-512x512',
+    ],
+)
+def test_segmentation_config__labels_lie_where_the_pixels_are(name):
+    pytest.importorskip('mmcv.ops', reason="needs mmcv's compiled ops")
+    assert_labels_lie_where_the_pixels_are(build(load(REPO / 'mmcfg' / f'{name}.py')))
+
+
+def test_segmentation_configs__pad_test_images_to_whole_patches():
+    for path in CONFIGS:
+        cfg = load(path)
+        if cfg.get('default_scope') == 'mmseg':
+            model = cfg.model.get('module', cfg.model)
+            assert model.data_preprocessor.test_cfg == dict(size_divisor=model.backbone.patch_size), path
+
+
+@pytest.mark.parametrize('size', [(375, 500), (300, 900), (640, 120)])
+def test_multi_scale_pipeline__scales_as_beit(size, tmp_path):
+    """``SETR_Resize`` with ``setr_multi_scale``: the short side is the crop or more, the long side follows."""
+    pytest.importorskip('mmseg.datasets.transforms')
+    from mmcv import imwrite
+    from mmcv.transforms import Compose
+
+    for name, shape in (('image.png', (*size, 3)), ('labels.png', size)):
+        imwrite(np.random.default_rng(0).integers(0, 151, shape, dtype=np.uint8), str(tmp_path / name))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        pipeline = Compose(load(MULTI_SCALE[0]).test_dataloader.dataset.pipeline)
+    views = pipeline(
+        dict(
+            img_path=str(tmp_path / 'image.png'),
+            seg_map_path=str(tmp_path / 'labels.png'),
+            reduce_zero_label=True,
+            label_map=None,
+            seg_fields=[],
+        )
+    )
+    expected = []
+    for short in (512, 512, 512, 640, 768, 896):
+        view = [int(side * short / min(size) + 0.5) for side in size]
+        expected += [(tuple(view), flip) for flip in (False, True)]
+    found = [(tuple(x.shape[1:]), s.flip) for x, s in zip(views['inputs'], views['data_samples'])]
+    assert found == expected
+    assert all(sample.ori_shape == size == sample.gt_sem_seg.shape for sample in views['data_samples'])
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=name_of)

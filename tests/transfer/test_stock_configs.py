@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from tests.configs.aligned import assert_labels_lie_where_the_pixels_are
 from tests.configs.shrinking import (
     REPO,
     build,
@@ -104,6 +105,7 @@ def test_stock_config__with_our_backbone(name, tmp_path):
         step(model, cfg, batch)
         result = predict(model, batch)[0].seg_logits.data
         assert result.shape == (150, 128, 96) and torch.isfinite(result).all()
+        assert_labels_lie_where_the_pixels_are(model)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ model = dict(
         size=(512, 512),
         pad_val=0,
         seg_pad_val=255,
+        test_cfg=dict(size_divisor=16),  # test images of whole patches: else logits of the padded map are stretched
     ),
     backbone=dict(
         type='mixedae.MixedAEViT',
