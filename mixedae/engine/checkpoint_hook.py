@@ -70,15 +70,18 @@ class SafeCheckpointHook(CheckpointHook):
     def save_now(self, runner: Runner, finished_iters: int) -> str:
         """Saves outside the interval, for a run that has to stop; the path.
 
+        All that a run needs to go on is saved, also where the checkpoints at intervals hold weights alone
+        (``save_optimizer=False``).
+
         Args:
             runner: the runner.
             finished_iters: iterations that are done.
         """
-        if self.last_saved_iter == finished_iters:
+        if self.last_saved_iter == finished_iters and self.save_optimizer and self.save_param_scheduler:
             return str(self.last_ckpt)
         name = f'iter_{finished_iters}.pth'
         runner.message_hub.update_info(EXTRA, [*runner.message_hub.runtime_info.get(EXTRA, []), name])
-        self._save(runner, name, dict(epoch=runner.epoch, iter=finished_iters), by_epoch=False)
+        self._save(runner, name, dict(epoch=runner.epoch, iter=finished_iters), by_epoch=False, whole=True)
         if self._failures:
             raise CheckpointNotWritten(f'{self.last_ckpt} could not be written.')
         return str(self.last_ckpt)
@@ -106,8 +109,8 @@ class SafeCheckpointHook(CheckpointHook):
         old = [self.filename_tmpl.format(other) for other in kept[: -self.max_keep_ckpts]] + list(extra)
         self._remove([self.file_backend.join_path(self.out_dir, name) for name in old])
 
-    def _save(self, runner: Runner, name: str, meta: dict, by_epoch: bool) -> bool:
-        """Writes a checkpoint and names it; False if that failed."""
+    def _save(self, runner: Runner, name: str, meta: dict, by_epoch: bool, whole: bool = False) -> bool:
+        """Writes a checkpoint (``whole``: with all that training needs) and names it; False if that failed."""
         path = self.file_backend.join_path(self.out_dir, name)
         before, self.last_ckpt = self.last_ckpt, path
         runner.message_hub.update_info('last_ckpt', path)
@@ -117,8 +120,8 @@ class SafeCheckpointHook(CheckpointHook):
                 self.out_dir,
                 name,
                 self.file_client_args,
-                save_optimizer=self.save_optimizer,
-                save_param_scheduler=self.save_param_scheduler,
+                save_optimizer=self.save_optimizer or whole,
+                save_param_scheduler=self.save_param_scheduler or whole,
                 meta=meta,
                 by_epoch=by_epoch,
                 backend_args=self.backend_args,

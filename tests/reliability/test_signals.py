@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_runs as runs
 
+from mixedae.checkpoints import read_file
 from mixedae.engine.resume import newest_valid
 from mixedae.engine.signals import EXIT_CODE
 
@@ -45,6 +47,29 @@ def test_signal__saves_and_goes_on_exactly(tmp_path):
         'epoch_2.pth',
         'epoch_3.pth',
     ]
+
+
+def weights_alone(folder):
+    cfg = runs.noisy(folder, iters=6, every=2, workers=0)
+    cfg.default_hooks.checkpoint.save_optimizer = False
+    return cfg
+
+
+def test_signal__checkpoints_at_intervals_hold_weights_alone(tmp_path):
+    """The one at a signal holds all that the run needs to go on, also where an interval ends with it."""
+    runs.finish(weights_alone, tmp_path / 'whole')
+    folder = tmp_path / 'stopped'
+    for at in (1, 4):
+        pids, pace = runs.start(weights_alone, folder, hold=at)
+        assert runs.wait_until(pace, at, pids)
+        os.kill(pids[0], signal.SIGTERM)
+        runs.release(folder)
+        assert runs.exit_code(pids[0]) == EXIT_CODE, output(folder)[-3000:]
+        assert 'optimizer' in newest_valid(folder).checkpoint
+    runs.finish(weights_alone, folder)
+    one, other = (read_file(place / 'iter_6.pth') for place in (tmp_path / 'whole', folder))
+    assert 'optimizer' not in one and 'optimizer' not in other
+    assert all(torch.equal(value, other['state_dict'][name]) for name, value in one['state_dict'].items())
 
 
 def held_write(folder, name):
