@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,23 +23,24 @@ class NotFinite(RuntimeError):
     """Too many steps in a row were not finite; the text is one sentence for the user."""
 
 
-def all_finite(tensors: Iterable[Tensor]) -> Tensor:
+def all_finite(tensors: Iterable[Tensor], device: torch.device | str = 'cpu') -> Tensor:
     """Is every number finite? One bool tensor on the device of the tensors; nothing is waited for.
 
-    On the CPU the sum of each tensor is looked at, which is the fastest there; numbers so large that it overflows (a
-    mean of 1e32 over a million) count as not finite.
+    Without tensors the answer is yes, on ``device``. On the CPU the sum of each tensor is looked at, which is the
+    fastest there; numbers so large that it overflows (a mean of 1e32 over a million) count as not finite.
     """
     tensors = [tensor._values() if tensor.is_sparse else tensor for tensor in tensors]
+    device = tensors[0].device if tensors else device
     tensors = [tensor for tensor in tensors if tensor.numel()]
     if not tensors:
-        return torch.tensor(True)
+        return torch.ones((), dtype=torch.bool, device=device)
     if tensors[0].device.type == 'cpu':
         return torch.stack([tensor.sum().isfinite() for tensor in tensors]).all()
     largest = torch._foreach_norm(tensors, float('inf'))  # a few kernels for all of them
     return torch.stack([value.to(tensors[0].device, torch.float32) for value in largest]).isfinite().all()
 
 
-class Guard(ABC):
+class Guard:
     """Mixed into MMEngine's optimiser wrappers: a step that is not finite changes nothing.
 
     Neither weights nor optimiser state are changed by such a step, bit for bit; the buffers of the model (running
@@ -75,24 +75,26 @@ class Guard(ABC):
             buffer.copy_(saved)
 
     def step(self, **kwargs: Any) -> None:
-        bad, self._bad_loss = self._bad_loss, None
-        if self._is_bad(bad):
+        bad_loss, self._bad_loss = self._bad_loss, None
+        if not self._is_bad(bad_loss):
+            OptimWrapper.step(self, **kwargs)  # clipping and the optimiser
+            self.in_a_row = 0
+        elif self._counts(bad_loss):
             self.skipped += 1
             self.in_a_row += 1
-            return
-        super().step(**kwargs)
-        self._after_step()
 
-    def _after_step(self) -> None:
-        self.in_a_row = 0
-
-    @abstractmethod
     def _is_bad(self, bad_loss: Tensor | None) -> bool:
-        """Is this step to be left out?
+        """Is this step to be left out? The one look at the device.
 
         Args:
             bad_loss: one bool, on the device: is any of the step's losses not finite; None without a loss.
         """
+        bad = ~all_finite(self._gradients(), self.optimizer.param_groups[0]['params'][0].device)
+        return agreed(bad if bad_loss is None else bad | bad_loss.to(bad.device))
+
+    def _counts(self, bad_loss: Tensor | None) -> bool:
+        """Is a step that was left out one of the bad ones? Arguments as in :meth:`_is_bad`."""
+        return True
 
     def _gradients(self) -> list[Tensor]:
         groups = self.optimizer.param_groups
@@ -116,37 +118,39 @@ def agreed(flag: Tensor) -> bool:
 class GuardedOptimWrapper(Guard, OptimWrapper):
     """``OptimWrapper`` that leaves out steps whose loss or gradient is not finite."""
 
-    def _is_bad(self, bad_loss: Tensor | None) -> bool:
-        bad = ~all_finite(self._gradients())
-        return agreed(bad if bad_loss is None else bad | bad_loss.to(bad.device))
-
 
 @OPTIM_WRAPPERS.register_module()
 class GuardedAmpOptimWrapper(Guard, AmpOptimWrapper):
-    """``AmpOptimWrapper`` that leaves out steps whose loss is not finite.
+    """``AmpOptimWrapper`` that leaves out steps whose loss or gradient is not finite.
 
-    Gradients that overflow are the loss scaler's business: it leaves the step out and lowers its scale. They count as
-    bad only when the scale has come down to 1, where they would overflow without it too.
+    bfloat16 has the range of float32 and needs no loss scaler: there is none unless ``loss_scale`` asks for one.
+    With a scaler, gradients that overflow are its business: the step is left out and the scale lowered. They count as
+    bad only where that does not help: the scale is down to 1, or fixed.
+
+    Args:
+        loss_scale, dtype, kwargs: as MMEngine's; ``'dynamic'`` with bfloat16 is no scaler.
     """
 
-    def _is_bad(self, bad_loss: Tensor | None) -> bool:
-        if bad_loss is None or not agreed(bad_loss):
-            return False
-        self.loss_scaler.unscale_(self.optimizer)  # finds what is not finite, so that the scale is lowered
-        self.loss_scaler.update(self._scale_update_param)
-        return True
+    def __init__(
+        self, loss_scale: str | float | dict = 'dynamic', dtype: str | torch.dtype | None = None, **kwargs: Any
+    ) -> None:
+        if loss_scale == 'dynamic' and dtype in ('bfloat16', torch.bfloat16):
+            loss_scale = dict(enabled=False)
+        super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
 
     def step(self, **kwargs: Any) -> None:
-        self._scale_before = self.loss_scaler.get_scale()
+        self.loss_scaler.unscale_(self.optimizer)  # these two do nothing without a scaler, and never wait
         super().step(**kwargs)
+        self.loss_scaler.update(self._scale_update_param)
 
-    def _after_step(self) -> None:
-        scale = self.loss_scaler.get_scale()
-        if scale >= self._scale_before:
-            super()._after_step()
-        elif scale <= 1:
-            self.skipped += 1
-            self.in_a_row += 1
+    def _counts(self, bad_loss: Tensor | None) -> bool:
+        if bad_loss is not None and agreed(bad_loss):
+            return True
+        return self._scale_update_param is not None or self.loss_scaler.get_scale() <= 1  # 1 without a scaler
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Also takes the state of a run without a scaler, which a scaler refuses."""
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != 'loss_scaler' or value})
 
 
 @HOOKS.register_module()

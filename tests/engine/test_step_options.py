@@ -123,16 +123,38 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_step__waits_for_the_device_where_it_is_known(tmp_path):
+@pytest.fixture
+def amp_on_cpu(monkeypatch):
+    """Mixed precision and its loss scaler without a GPU; the runner leaves the wrapper as the config has it."""
+    monkeypatch.setattr('mixedae.engine.runner.adapt_to_device', lambda cfg: None)
+    monkeypatch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
+    monkeypatch.setattr(
+        'mmengine.optim.optimizer.amp_optimizer_wrapper.GradScaler',
+        lambda **options: torch.amp.GradScaler('cpu', **options),
+    )
+
+
+@pytest.mark.parametrize(
+    'wrapper, scaled',
+    [
+        (dict(type='OptimWrapper'), None),
+        (dict(type='AmpOptimWrapper', dtype='bfloat16'), False),
+        (dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(init_scale=16.0)), True),
+    ],
+    ids=['float32', 'bfloat16', 'loss scaler'],
+)
+def test_step__waits_for_the_device_where_it_is_known(tmp_path, wrapper, scaled, amp_on_cpu):
     cfg = runs.pretraining(tmp_path / 'work', runs.write_pictures(tmp_path / 'pictures'), iters=6, every=9, workers=0)
     cfg.custom_hooks = [dict(type='mixedae.PretrainMeterHook', interval=50)]
     cfg.default_hooks.throughput = dict(type='mixedae.ThroughputHook')
     cfg.default_hooks.logger.interval = 50
     cfg.default_hooks.checkpoint.save_last = False
-    cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+    cfg.optim_wrapper = dict(wrapper, optimizer=dict(type='AdamW', lr=1e-3))
     runner = runs.RUNNERS.build(cfg)
     with Waits(runner) as waits:
         runner.train()
+    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    assert (scaler and scaler.is_enabled()) == scaled and runner.optim_wrapper.skipped == 0
     assert waits.found[0][('meter_hook.py', 'after_train_iter')] == 1  # measured in the first iteration: it is seen
     for iteration in (4, 5):  # neither an epoch's start nor a line in the log
         found = {place: count for place, count in waits.found[iteration].items() if place not in ON_THE_CPU}

@@ -1,5 +1,6 @@
 """Loss or gradient that is not finite: the step is left out and counted; too many are captured, to be replayed."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -25,6 +26,22 @@ def test_all_finite():
         assert not all_finite([*fine, torch.tensor([1.0, wrong])])
 
 
+def test_all_finite__stays_on_the_device():
+    for answer in (all_finite([], 'meta'), all_finite([torch.zeros(0, device='meta')])):
+        assert (answer.device.type, answer.dtype, answer.shape) == ('meta', torch.bool, ())
+
+
+def test_guard__no_gradients_asks_on_the_device_of_the_weights(monkeypatch):
+    asked = []
+    monkeypatch.setattr('mixedae.engine.finite.agreed', lambda flag: asked.append(flag.device.type) or False)
+    net = nn.Linear(2, 1, device='meta')
+    wrapper = GuardedOptimWrapper(torch.optim.SGD(net.parameters(), lr=0.1))
+    wrapper.step()
+    wrapper._bad_loss = torch.tensor(False)
+    wrapper.step()
+    assert asked == ['meta', 'meta']
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -45,13 +62,33 @@ def same(a, b):
     return all(x.numpy().tobytes() == y.numpy().tobytes() for x, y in zip(a, b, strict=True))
 
 
+@pytest.fixture
+def amp_on_cpu(monkeypatch):
+    """The mixed precision wrapper with a loss scaler that works without a GPU."""
+    monkeypatch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
+    monkeypatch.setattr(
+        'mmengine.optim.optimizer.amp_optimizer_wrapper.GradScaler',
+        lambda **options: torch.amp.GradScaler('cpu', **options),
+    )
+
+
+WRAPPERS = {  # a scale of 1 or a fixed one: every overflow counts
+    'plain': (GuardedOptimWrapper, {}),
+    'bfloat16': (GuardedAmpOptimWrapper, dict(dtype='bfloat16')),
+    'scale of 1': (GuardedAmpOptimWrapper, dict(loss_scale=dict(init_scale=1.0))),
+    'fixed scale': (GuardedAmpOptimWrapper, dict(loss_scale=8.0)),
+}
+
+
 @pytest.mark.parametrize('accumulate', [1, 2])
 @pytest.mark.parametrize('wrong', ['loss', 'gradient'])
-def test_guard__bad_step_changes_nothing(accumulate, wrong):
+@pytest.mark.parametrize('kind', WRAPPERS)
+def test_guard__bad_step_changes_nothing(accumulate, wrong, kind, amp_on_cpu):
     torch.manual_seed(0)
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
-    wrapper = GuardedOptimWrapper(optimizer, accumulative_counts=accumulate, clip_grad=dict(max_norm=1.0))
+    guarded, options = WRAPPERS[kind]
+    wrapper = guarded(optimizer=optimizer, accumulative_counts=accumulate, clip_grad=dict(max_norm=1.0), **options)
     wrapper.initialize_count_status(net, 0, 100)
 
     def go(bad_at=None):
@@ -80,12 +117,13 @@ def test_guard__bad_step_changes_nothing(accumulate, wrong):
     assert all(p.grad is None for p in net.parameters())
 
 
-def one_of_two(folder, rank):
+def one_of_two(folder, rank, kind):
     """Process 1 has a loss that is not finite (its gradient is); says what became of the step."""
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
     torch.manual_seed(0)
     net = Net()
-    wrapper = GuardedOptimWrapper(torch.optim.AdamW(net.parameters(), lr=0.1))
+    guarded, options = WRAPPERS[kind]
+    wrapper = guarded(optimizer=torch.optim.AdamW(net.parameters(), lr=0.1), **options)
     wrapper.initialize_count_status(net, 0, 100)
     counts = []
     for wrong in (False, True, False):
@@ -96,21 +134,12 @@ def one_of_two(folder, rank):
     (folder / f'{rank}').write_text(repr(counts))
 
 
-def test_guard__two_processes_agree(tmp_path):
-    pids = [runs.fork(lambda rank=rank: one_of_two(tmp_path, rank), tmp_path / 'log') for rank in range(2)]
+@pytest.mark.parametrize('kind', WRAPPERS)
+def test_guard__two_processes_agree(tmp_path, kind, amp_on_cpu):
+    pids = [runs.fork(lambda rank=rank: one_of_two(tmp_path, rank, kind), tmp_path / 'log') for rank in range(2)]
     assert [runs.exit_code(pid) for pid in pids] == [0, 0], (tmp_path / 'log').read_text()
     for rank in '01':
         assert (tmp_path / rank).read_text() == '[(0, 0, None), (1, 1, True), (1, 0, None)]'
-
-
-@pytest.fixture
-def amp_on_cpu(monkeypatch):
-    """The mixed precision wrapper with a loss scaler that works without a GPU."""
-    monkeypatch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
-    monkeypatch.setattr(
-        'mmengine.optim.optimizer.amp_optimizer_wrapper.GradScaler',
-        lambda **options: torch.amp.GradScaler('cpu', **options),
-    )
 
 
 def test_guard__loss_scaler(amp_on_cpu):
@@ -129,6 +158,68 @@ def test_guard__loss_scaler(amp_on_cpu):
     wrapper.update_params(net(torch.ones(1, 2)).sum())
     assert not same(before, state(net, wrapper)) and wrapper.in_a_row == 0
     assert wrapper.state_dict()['loss_scaler']['scale'] == 2
+
+
+def test_guard__overflow_counts_when_the_scale_is_down_to_1(amp_on_cpu):
+    net = nn.Linear(2, 1)
+    wrapper = GuardedAmpOptimWrapper(loss_scale=dict(init_scale=4.0), optimizer=torch.optim.AdamW(net.parameters()))
+    wrapper.initialize_count_status(net, 0, 100)
+    before, found = state(net, wrapper), []
+    for _ in range(4):
+        root = (net.weight * 0).sum().abs().sqrt()  # 0, with a gradient that is not finite
+        wrapper.update_params(net(torch.ones(1, 2)).sum() + root)
+        found.append((wrapper.loss_scaler.get_scale(), wrapper.skipped, wrapper.in_a_row))
+    assert found == [(2, 0, 0), (1, 0, 0), (0.5, 1, 1), (0.25, 2, 2)]
+    assert same(before, state(net, wrapper))
+
+
+def test_guard__a_scale_changes_no_step(amp_on_cpu):
+    """A power of two comes out of the gradients exactly, also where they are clipped."""
+    after = []
+    for guarded, options in WRAPPERS.values():
+        torch.manual_seed(0)
+        net = Net()
+        wrapper = guarded(
+            optimizer=torch.optim.AdamW(net.parameters(), lr=0.1), clip_grad=dict(max_norm=0.1), **options
+        )
+        for _ in range(3):
+            wrapper.update_params(net(torch.randn(4, 2)))
+        assert wrapper.skipped == 0
+        after.append(state(net, wrapper))
+    assert all(same(after[0], other) for other in after[1:])
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', torch.bfloat16])
+def test_guard__bfloat16_has_no_scaler(amp_on_cpu, dtype):
+    def wrapper(**options):
+        return GuardedAmpOptimWrapper(optimizer=torch.optim.AdamW(nn.Linear(2, 1).parameters()), **options)
+
+    assert not wrapper(dtype=dtype).loss_scaler.is_enabled()
+    assert not wrapper(dtype=dtype, loss_scale='dynamic').loss_scaler.is_enabled()
+    assert wrapper(dtype=dtype, loss_scale=8.0).loss_scaler.get_scale() == 8  # asked for
+    assert wrapper().loss_scaler.is_enabled() and wrapper(dtype='float16').loss_scaler.is_enabled()
+
+
+def test_guard__goes_on_with_and_without_the_state_of_a_scaler(amp_on_cpu):
+    def stepped(kind):
+        guarded, options = WRAPPERS[kind]
+        net = nn.Linear(2, 1)
+        wrapper = guarded(optimizer=torch.optim.AdamW(net.parameters(), lr=0.1), **options)
+        wrapper.update_params(net(torch.ones(1, 2)).sum())
+        return net, wrapper
+
+    for before, after in itertools.permutations(('plain', 'bfloat16', 'fixed scale'), 2):
+        (_, old), (net, new) = stepped(before), stepped(after)
+        new.load_state_dict(old.state_dict())
+        moments = [list(wrapper.optimizer.state_dict()['state'][0].values()) for wrapper in (old, new)]
+        assert same(*moments) and moments[0] is not moments[1]
+        if after != 'plain':
+            assert new.loss_scaler.get_scale() == (8 if after == 'fixed scale' else 1)
+        new.update_params(net(torch.ones(1, 2)).sum())
+        assert new.skipped == 0 and new.optimizer.state_dict()['state'][0]['step'] == 2
+    (_, old), (_, new) = stepped('scale of 1'), stepped('fixed scale')
+    new.load_state_dict(old.state_dict())
+    assert new.loss_scaler.get_scale() == 1
 
 
 def test_run__wrong_samples_are_left_out_and_counted(tmp_path):
