@@ -138,10 +138,13 @@ def select_topk(scores: Tensor, topk: int) -> Tensor:
 
 
 def attention_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """``scale * q k^T`` in float32 (float64 stays), whatever autocast says: ``(B, H, N, N)``."""
+    """``q k^T * scale`` in float32 (float64 stays), whatever autocast says: ``(B, H, N, N)``.
+
+    The product comes first: scores of equal products are equal then, whatever the scale, in every backend.
+    """
     dtype = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        return (q.to(dtype) * scale) @ k.to(dtype).transpose(-2, -1)
+        return (q.to(dtype) @ k.to(dtype).transpose(-2, -1)).mul_(scale)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float) -> Tensor:

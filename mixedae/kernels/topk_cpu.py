@@ -38,15 +38,21 @@ def _selection(double: bool) -> Callable[..., None]:
     magnitude, sign = whole(np.iinfo(whole).max), whole(np.iinfo(whole).bits - 1)
     zero, one = whole(0), whole(1)
 
-    def keep_topk(scores, first, last, length, prefix, topk):
+    def keep_topk(scores, first, last, length, prefix, topk, scale):
+        factor = real(scale)
         keys = np.empty(length - prefix, whole)
         for r in range(first, last):
-            if r % length < prefix:
-                continue  # a prefix query attends to everything
+            if r % length < prefix:  # a prefix query attends to everything
+                for j in range(length):
+                    scores[r, j] *= factor
+                continue
+            for j in range(prefix):
+                scores[r, j] *= factor
             row = scores[r, prefix:]
             bits = row.view(whole)
             low, high = magnitude, lowest
             for j in range(keys.size):
+                row[j] *= factor
                 bit = zero if bits[j] == lowest else bits[j]  # -0 is equal to +0
                 keys[j] = bit ^ ((bit >> sign) & magnitude)
                 low, high = min(low, keys[j]), max(high, keys[j])
@@ -78,27 +84,29 @@ def _selection(double: bool) -> Callable[..., None]:
     return numba.njit(nogil=True, cache=True)(keep_topk)
 
 
-def keep_topk_(scores: Tensor, topk: int, prefix: int) -> Tensor:
-    """Sets all but the ``topk`` largest scores of each row to -inf, in place; of equal ones the lowest index stays.
+def keep_topk_(scores: Tensor, topk: int, prefix: int, scale: float = 1.0) -> Tensor:
+    """Scales scores and sets all but each row's ``topk`` largest to -inf, in place; of equal ones the first stay.
 
     Args:
         scores: ``(..., N, N)`` float32 or float64, contiguous, on the CPU, without gradient.
         topk: K, 1..N - prefix.
         prefix: leading keys that are kept and do not count, and leading queries that keep everything.
+        scale: factor on every score, rounded once as ``scores * scale`` is.
 
     Returns:
         ``scores``.
     """
     length = scores.shape[-1]
-    rows = scores.view(-1, length).numpy()
+    rows, scale = scores.view(-1, length).numpy(), float(scale)
     select = _selection(scores.dtype == torch.float64)
     parts = min(torch.get_num_threads(), -(-scores.numel() // _SERIAL))
     if parts <= 1:
-        select(rows, 0, len(rows), length, prefix, topk)
+        select(rows, 0, len(rows), length, prefix, topk, scale)
         return scores
     bounds = [len(rows) * part // parts for part in range(parts + 1)]
     with ThreadPoolExecutor(parts) as pool:  # the compiled loop runs without Python's lock
-        for done in [pool.submit(select, rows, a, b, length, prefix, topk) for a, b in itertools.pairwise(bounds)]:
+        pairs = itertools.pairwise(bounds)
+        for done in [pool.submit(select, rows, a, b, length, prefix, topk, scale) for a, b in pairs]:
             done.result()
     return scores
 
@@ -111,8 +119,8 @@ class TopKAttention(torch.autograd.Function):
         dtype = torch.promote_types(q.dtype, torch.float32)
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # as every product needs them, in backward too
         with torch.autocast('cpu', enabled=False):
-            scores = (q.to(dtype) * scale) @ k.to(dtype).transpose(-2, -1)  # (B, H, N, N)
-            weights = keep_topk_(scores, topk, prefix).softmax(-1)
+            products = q.to(dtype) @ k.to(dtype).transpose(-2, -1)  # (B, H, N, N)
+            weights = keep_topk_(products, topk, prefix, scale).softmax(-1)
             out = weights @ v.to(dtype)
         ctx.save_for_backward(q, k, v, weights, out)
         ctx.scale = scale

@@ -191,6 +191,20 @@ def test_topk_attention__every_backend_keeps_the_same_keys(rng, backend, cls, dt
         assert torch.equal(kept_by_output(a, b, 5, backend, cls=cls), expected)
 
 
+@pytest.mark.parametrize('dim', [8, 32, 80])  # d ** -0.5 is no power of two
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))
+def test_topk_attention__ties_under_the_default_scale(rng, backend, dtype, dim):
+    """Whole q and k have exact products; scaling afterwards leaves equal ones equal."""
+    q, k = integer_qk(rng, 2, 2, 33, dim)
+    q, k = tensors([q, k], dtype)
+    products = oracles.attention_scores(q.double().numpy(), k.double().numpy(), scale=1.0)
+    keep = oracles.kept_keys(products, 8, 1, 'keep')
+    np.testing.assert_array_equal(topk_keep_mask(q, k, 8).numpy(), keep)
+    weights = topk_attention(q, k, torch.eye(33, dtype=dtype).expand(2, 2, 33, 33), 8, backend=backend)
+    np.testing.assert_array_equal((weights > 0).numpy(), keep)
+
+
 @pytest.mark.parametrize('dtype,unit', [(torch.bfloat16, 16.0), (torch.float16, 64.0)])
 @pytest.mark.parametrize('stored,autocast', [('half', True), ('half', False), ('float32', True)])
 @pytest.mark.parametrize('backend', usable_backends(torch.empty(1, 1, 2, 2)) + ('auto',))

@@ -54,12 +54,21 @@ def test_keep_topk__nan_ends():
     assert topk_cpu.keep_topk_(rows, 2, prefix=0).isnan().any()
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_keep_topk__scale_rounds_as_a_product_of_tensors(dtype):
+    scores = torch.from_numpy(np.random.default_rng(2).standard_normal((4, 21, 21))).to(dtype)
+    scale = 80**-0.5
+    scaled = topk_cpu.keep_topk_(scores.clone(), 5, prefix=2, scale=scale)
+    assert torch.equal(scaled, topk_cpu.keep_topk_(scores * scale, 5, prefix=2))
+    assert torch.equal(scaled[:, :2], scores[:, :2] * scale)
+
+
 def test_keep_topk__threads_share_the_rows(monkeypatch):
     rows = torch.from_numpy(hard_rows(np.random.default_rng(1), 31 * 7, 31, np.float32)).view(7, 31, 31)
-    alone = topk_cpu.keep_topk_(rows.clone(), 5, prefix=1)
+    alone = topk_cpu.keep_topk_(rows.clone(), 5, prefix=1, scale=0.3)
     monkeypatch.setattr(topk_cpu, '_SERIAL', 64)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 5)
-    assert torch.equal(topk_cpu.keep_topk_(rows.clone(), 5, prefix=1), alone)
+    assert torch.equal(topk_cpu.keep_topk_(rows.clone(), 5, prefix=1, scale=0.3), alone)
 
 
 def test_fastest_backend__cpu_with_and_without_numba(monkeypatch):
