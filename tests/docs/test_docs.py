@@ -8,16 +8,36 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from mixedae.models.decoder import Decoder
 from mixedae.models.encoder import Encoder
-from mixedae.registry import DATASETS, HOOKS, MODELS
+from mixedae.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    MODEL_WRAPPERS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    RUNNERS,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = {  # messages of MMEngine, in troubleshooting.md
     '... is not in the model registry',
     'Reach the end of the dataloader, it will be restarted',
 }
+REGISTRIES = (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    MODELS,
+    MODEL_WRAPPERS,
+    OPTIM_WRAPPERS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    RUNNERS,
+)
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 
@@ -120,6 +140,38 @@ def test_python_blocks__run(page):
         exec(compile(block, str(page), 'exec'), names)
         if 'mixed' in names:
             assert names['mixed'].shape == (2, 3, 224, 224)
+
+
+def parts_of_ours(node):
+    """All dicts in a config that name a class of ours."""
+    if isinstance(node, dict):
+        if str(node.get('type', '')).startswith('mixedae.'):
+            yield node
+        node = list(node.values())
+    for value in node if isinstance(node, (list, tuple)) else ():
+        yield from parts_of_ours(value)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_python_blocks__parts_of_ours_exist_and_take_these_options(page):
+    for block in blocks(page, 'python'):
+        names = {}
+        exec(compile(block, str(page), 'exec'), names)
+        for part in parts_of_ours({name: value for name, value in names.items() if not name.startswith('__')}):
+            kind = part['type'].removeprefix('mixedae.')
+            cls = next((found for registry in REGISTRIES if (found := registry.get(kind)) is not None), None)
+            assert cls is not None, part
+            known = {name for base in cls.__mro__ for name in inspect.signature(base.__init__).parameters}
+            if kind == 'CompileHook':  # hands its options on
+                known |= inspect.signature(torch.compile).parameters.keys()
+            assert part.keys() - {'type', '_delete_'} <= known, part
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_pages__every_block_says_what_it_is(page):
+    """So that none slips past the tests: bash is parsed, python run, py run in test_checkpoint_code.py."""
+    opened = re.findall(r'^```(.*)\n[\s\S]*?^```$', page.read_text(encoding='utf-8'), flags=re.M)
+    assert set(opened) <= {'bash', 'python', 'text'} | ({'py'} if page.name == 'checkpoints.md' else set())
 
 
 def test_readme__nothing_left_to_fill_in():
