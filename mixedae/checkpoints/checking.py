@@ -8,20 +8,26 @@ from torch import Tensor, nn
 
 from mixedae.checkpoints.facts import Facts
 from mixedae.checkpoints.formats import Converted
-from mixedae.checkpoints.formats.base import BIAS_TABLE, SHARED_TABLE, block_numbers
+from mixedae.checkpoints.formats.base import BIAS_TABLE, SHARED_TABLE, UNKNOWN, block_numbers
 from mixedae.checkpoints.reading import CheckpointError
 from mixedae.checkpoints.report import LoadReport, summary
 
 
 def check_blockers(converted: Converted, report: LoadReport, partial: bool) -> None:
-    if converted.blockers and not partial:
-        name, what = next(iter(converted.blockers.items()))
+    known = {name: what for name, what in converted.blockers.items() if what != UNKNOWN}
+    if known and not partial:
         raise CheckpointError(
-            f'{report.source} has {what} ({summary(list(converted.blockers))}), which this backbone does not have: its '
-            'features would be others than that model has. partial=True loads the rest nevertheless.'
+            f'{report.source} has {next(iter(known.values()))} ({summary(list(known))}), which this backbone does not '
+            'have: its features would be others than that model has. partial=True loads the rest nevertheless.'
+        )
+    if converted.blockers and not partial:
+        raise CheckpointError(
+            f'{report.source} has {UNKNOWN} ({summary(list(converted.blockers))}): the features of its model may '
+            'depend on them. partial=True loads the rest nevertheless.'
         )
     for name, what in converted.blockers.items():
-        report.left_out[name] = f'{what}, which this backbone does not have (its features change)'
+        change = ', which this backbone does not have (its features change)' if name in known else ''
+        report.left_out[name] = f'{what}{change}'
 
 
 def check_weights(

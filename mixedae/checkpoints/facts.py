@@ -16,7 +16,14 @@ from typing import Any
 LONGEST_TEXT = 2_000_000
 """Characters of a config that are parsed; longer ones are no config."""
 
-HUGGING_FACE_EPS = {'vit': 1e-12, 'vit_mae': 1e-12, 'beit': 1e-12, 'deit': 1e-12, 'dinov2': 1e-6}
+HUGGING_FACE_EPS = {
+    'vit': 1e-12,
+    'vit_mae': 1e-12,
+    'beit': 1e-12,
+    'data2vec-vision': 1e-12,
+    'deit': 1e-12,
+    'dinov2': 1e-6,
+}
 """Default epsilon of the LayerNorms by ``model_type``."""
 
 ONE_FILE = ('model.safetensors', 'pytorch_model.bin')

@@ -131,7 +131,10 @@ def load_backbone(
         report.notes.append(f'biases that it does not have were set to zero: {summary(zeros)}')
     if 'pos_embed' in target and 'pos_embed' not in new_weights and _has_relative_positions(new_weights):
         zeros.append('pos_embed')
-        report.notes.append('it has relative positions alone: the table of absolute positions was set to zero')
+        report.notes.append(
+            'it has relative positions alone: the table of absolute positions was set to zero '
+            '(abs_pos_embed=False leaves it out)'
+        )
     with torch.no_grad():
         for name, weight in new_weights.items():
             target[name].copy_(weight)
@@ -141,6 +144,10 @@ def load_backbone(
         backbone.forget_pos_embed()
     report.loaded = {name: converted.sources[name] for name in new_weights}
     report.missing = [name for name in target if name not in new_weights and name not in zeros]
+    if 'norm.weight' in report.missing:
+        report.notes.append("it has no LayerNorm after the last block: out_norm='none' gives equal features")
+    if 'pos_embed' in report.missing:
+        report.notes.append('it has no absolute positions: abs_pos_embed=False gives equal features')
     if log:
         print_log(str(report), logger='current')
     return report

@@ -116,13 +116,20 @@ def test_extra_names__stay_behind_with_a_reason():
     target = backbone()
     report = load_backbone(target, {**state, **extra}, log=False)
     assert report.left_out == {
-        'optimizer.lr': 'no part of a ViT encoder',
-        'queue': 'no part of a ViT encoder',
+        'optimizer.lr': 'a state of training',
+        'queue': 'a state of training',
         'bbox_head.fc.weight': 'neck, head',
     }
     of_another_part = {'text.rope.freqs': torch.zeros(2), 'teacher_copy.register_tokens': torch.zeros(2)}
     load_backbone(backbone(), {**state, **of_another_part}, log=False)
     refused({**state, 'rope.freqs': torch.zeros(2)}, r'has another kind of stem or positions \(rope\.freqs\)')
+    refused({**state, 'colour_bias': torch.zeros(2)}, r'a part that is not known \(colour_bias\): .* partial=True')
+    report = load_backbone(backbone(), {**state, 'colour_bias': torch.zeros(2)}, log=False, partial=True)
+    assert report.left_out == {'colour_bias': 'weights of a part that is not known'}
+    lightning = {f'model.visual.{name}': value for name, value in state.items()}
+    beside = {'model.colour_bias': torch.zeros(2)}
+    report = load_backbone(backbone(), {**lightning, **beside}, log=False)
+    assert report.left_out == {'model.colour_bias': 'no part of a ViT encoder'}
     unknown = {f'blocks.{i}.adapter.weight': torch.zeros(2) for i in range(3)}
     refused({**state, **unknown}, r'its features depend on .*: blocks\.\* \(3\)\. partial=True')
 

@@ -63,7 +63,21 @@ def test_mae__finetuned_with_average_pooling_has_no_final_norm(tmp_path):
         target(images())[0].flatten(2).transpose(1, 2), tokens_of(model)[:, 1:], atol=2e-5, rtol=1e-4
     )
     assert report.left_out['fc_norm.weight'] == 'normalises pooled features, not the tokens'
-    assert load_pretrained(backbone(), tmp_path / 'a.pth', log=False).missing == ['norm.weight', 'norm.bias']
+    report = load_pretrained(backbone(), tmp_path / 'a.pth', log=False)
+    assert report.missing == ['norm.weight', 'norm.bias']
+    assert report.notes == ["it has no LayerNorm after the last block: out_norm='none' gives equal features"]
+
+
+def test_load__without_absolute_positions_says_the_setting(tmp_path):
+    model = randomise(layouts.MaeViT())
+    state = {name: value for name, value in model.state_dict().items() if name != 'pos_embed'}
+    torch.save(state, tmp_path / 'a.pth')
+    report = load_pretrained(backbone(), tmp_path / 'a.pth', log=False)
+    assert report.missing == ['pos_embed']
+    assert report.notes == ['it has no absolute positions: abs_pos_embed=False gives equal features']
+    model.pos_embed.data.zero_()
+    report = check(tmp_path / 'a.pth', tokens_of(model), target=backbone(abs_pos_embed=False))
+    assert report.notes == []
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
@@ -261,17 +275,52 @@ def test_hugging_face(tmp_path, name, how):
     assert {n.split('.')[0] for n in report.left_out} <= kept
 
 
-@pytest.mark.parametrize('name', ['Beit', 'Dinov2'])
-def test_hugging_face__relatives(tmp_path, name):
+BEIT = dict(intermediate_size=4 * DIM, layer_norm_eps=1e-6)
+TABLE, SHARED = dict(BEIT, use_relative_position_bias=True), dict(BEIT, use_shared_relative_position_bias=True)
+RELATIVE = dict(rel_pos='table', abs_pos_embed=False)
+
+
+@pytest.mark.parametrize('how', ['folder', 'memory'])
+@pytest.mark.parametrize(
+    'name, changes, target',
+    [
+        ('Beit', TABLE, dict(RELATIVE, out_norm='none')),
+        ('Beit', SHARED, dict(RELATIVE, out_norm='none')),
+        ('Beit', SHARED, dict(rel_pos='shared', abs_pos_embed=False, out_norm='none')),
+        ('Beit', dict(TABLE, use_mean_pooling=False, use_absolute_position_embeddings=True), dict(rel_pos='table')),
+        ('Data2VecVision', TABLE, dict(RELATIVE, out_norm='none')),
+        ('Data2VecVision', SHARED, dict(RELATIVE, out_norm='none')),
+        ('Dinov2', {}, {}),
+    ],
+)
+def test_hugging_face__relatives(tmp_path, name, changes, target, how):
     transformers = pytest.importorskip('transformers')
     sizes = dict(hidden_size=DIM, num_hidden_layers=DEPTH, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH)
-    if name == 'Beit':
-        sizes |= dict(intermediate_size=4 * DIM, use_relative_position_bias=True, layer_norm_eps=1e-6)
-    model = randomise(getattr(transformers, f'{name}Model')(getattr(transformers, f'{name}Config')(**sizes)))
+    config = getattr(transformers, f'{name}Config')(**sizes, **changes)
+    model = randomise(getattr(transformers, f'{name}Model')(config))
+    path = tmp_path / ('hf' if how == 'folder' else 'a.bin')
+    model.save_pretrained(path) if how == 'folder' else torch.save(model.state_dict(), path)
+    report = check(path, encode(model), target=backbone(init_values=1.0, **target), format='Hugging Face ViT')
+    assert {n.split('.')[0] for n in report.left_out} <= {'pooler', 'embeddings'}
+    if changes:
+        with pytest.raises(CheckpointError, match=r"Set rel_pos='table' in the backbone"):
+            load_pretrained(backbone(init_values=1.0), path, log=False)
+
+
+@pytest.mark.parametrize('name', ['BeitForMaskedImageModeling', 'Data2VecVisionForImageClassification'])
+def test_hugging_face__heads_stay_behind(tmp_path, name):
+    transformers = pytest.importorskip('transformers')
+    kind = name.split('For')[0]
+    sizes = dict(hidden_size=DIM, num_hidden_layers=DEPTH, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH)
+    model = randomise(getattr(transformers, name)(getattr(transformers, f'{kind}Config')(**sizes, **SHARED)))
     model.save_pretrained(tmp_path / 'hf')
-    beit = dict(rel_pos='table', abs_pos_embed=False, out_norm='none')
-    target = backbone(init_values=1.0, **(beit if name == 'Beit' else {}))
-    check(tmp_path / 'hf', encode(model), target=target)
+    encoder = model.beit if kind == 'Beit' else model.data2vec_vision
+    with torch.no_grad():
+        tokens = encoder(images()).last_hidden_state
+        tokens = model.layernorm(tokens) if kind == 'Beit' else tokens
+    out_norm = 'final' if kind == 'Beit' else 'none'  # the pre-training's LayerNorm stands beside the encoder
+    report = check(tmp_path / 'hf', tokens, target=backbone(init_values=1.0, **RELATIVE, out_norm=out_norm))
+    assert set(report.left_out.values()) <= {'a classifier or projection head', 'pools tokens for a classifier'}
 
 
 def test_hugging_face__says_its_epsilon_and_heads(tmp_path):

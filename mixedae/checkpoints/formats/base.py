@@ -31,14 +31,20 @@ REASONS = (
     (r'(?:.*\.)?(?:mask_token|masked_embed)', "the pretext task's mask token"),
     (r'(?:neck\.)?decoder[._].+|.*\.decoder_.+', "the pretext task's decoder"),
     (r'fc_norm\..+|.*\.fc_norm\..+', 'normalises pooled features, not the tokens'),
-    (r'(?:vit\.)?pooler\..+', 'pools [CLS] for a classifier'),
-    (r'(?:.*\.)?(?:head|heads|head_dist|classifier|lm_head|cls_head)\..+', 'a classifier or projection head'),
+    (r'(?:.*\.)?(?:pooler|attn_pool)\..+', 'pools tokens for a classifier'),
+    (
+        r'fc\..+|(?:.*\.)?(?:head|heads|head_dist|pre_logits|\w*classifier|lm_head|cls_head|predictor)\..+',
+        'a classifier or projection head',
+    ),
     (r'projector\..+', 'the projector of the contrastive loss'),
+    (r'(?:.*\.)?(?:logit_scale|logit_bias|temperature)', 'scales a loss'),
     (r'(?:.*\.)?segment_embed', 'the segment embedding of pre-training'),
     (r'(?:neck|rpn_head|roi_head|bbox_head|mask_head|decode_head|auxiliary_head)\..+', 'neck, head'),
-    (r'(?:backbone\.simfp_\d+|proposal_generator|roi_heads)\..+', 'neck, head'),
+    (r'(?:backbone\.simfp_\d+|proposal_generator|roi_heads|fpn\d?)\..+', 'neck, head'),
     (r'(?:data_preprocessor|pixel_mean|pixel_std)\b.*', 'normalises pixels'),
     (r'initted|steps', 'a counter'),
+    (r'(?:optimizer|scheduler|scaler|criterion|queue|queue_ptr)\b.*', 'a state of training'),
+    (r'(?:text|text_model|text_encoder|language_model|teacher\w*|momentum\w*)\..+', 'another model of the file'),
 )
 """Why a name stays behind; the first pattern that matches the whole name counts."""
 
@@ -49,6 +55,9 @@ BLOCKERS = (
 )
 """Parts of other vision transformers that MixedAEViT does not have; without them its features would be wrong."""
 
+UNKNOWN = 'weights of a part that is not known'
+"""Blocks too: what stands with the encoder's names, has no rule and is not among the reasons."""
+
 
 @dataclass
 class Converted:
@@ -58,7 +67,7 @@ class Converted:
         weights: by the backbone's names.
         sources: for each of them the names in the file that it was made of.
         left_out: name in the file to the reason why it has no place in any backbone.
-        blockers: name in the file to what it is, for parts that the features depend on and no backbone has.
+        blockers: name in the file to what it is, for parts that the features (may) depend on and no backbone has.
     """
 
     weights: StateDict = field(default_factory=dict)
@@ -117,16 +126,18 @@ def has_name(pattern: str) -> Callable[[StateDict], bool]:
     return lambda state_dict: any(compiled.match(name) for name in state_dict)
 
 
-def rename(state_dict: StateDict, prefix: str, rules: Rules) -> Converted:
+def rename(state_dict: StateDict, prefix: str, rules: Rules, reasons: Rules = ()) -> Converted:
     """Renames the weights of the encoder and says why the rest stays behind.
 
     Args:
         state_dict: names unwrapped.
         prefix: regular expression of what stands before the encoder's names.
         rules: regular expressions of whole names after the prefix, and their replacements; the first that fits counts.
+        reasons: regular expressions of whole names after the prefix that stay behind, and why; beside ``REASONS``.
     """
     compiled = [(re.compile(prefix + pattern), replacement) for pattern, replacement in rules]
     blockers = [(prefix + pattern, text) for pattern, text in BLOCKERS]
+    reasons = [*((prefix + pattern, text) for pattern, text in reasons), *REASONS]
     converted = Converted()
     for name, weight in state_dict.items():
         reason = first_match(name, blockers)
@@ -135,10 +146,14 @@ def rename(state_dict: StateDict, prefix: str, rules: Rules) -> Converted:
             continue
         reason = first_match(name, REASONS[:1])
         new = new_name(name, compiled) if not reason else None
-        if new is None:
-            converted.left_out[name] = reason or first_match(name, REASONS) or 'no part of a ViT encoder'
-        else:
+        if new is not None:
             converted.put(new, weight, name)
+            continue
+        reason = reason or first_match(name, reasons)
+        if reason is None and re.match(prefix, name):
+            converted.blockers[name] = UNKNOWN
+        else:
+            converted.left_out[name] = reason or 'no part of a ViT encoder'
     return finish(converted)
 
 

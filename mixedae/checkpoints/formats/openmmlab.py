@@ -25,15 +25,12 @@ _RULES = (
     (_LAYER + r'(.+)', r'blocks.\1.\2'),  # attn.qkv, attn.proj, gamma_1, relative_position_bias_table, ...
     (r'(rel_pos_bias\.relative_position_bias_table)', r'\1'),
 )
+_REASONS = ((r'ln2\.(weight|bias)', 'normalises pooled features, not the tokens'),)
 
 
 def _convert(state_dict: StateDict) -> Converted:
     prefix = 'backbone.' if has_name(r'backbone\.layers\.')(state_dict) else ''
-    converted = rename(state_dict, re.escape(prefix), _RULES)
-    for name in list(converted.left_out):
-        if re.fullmatch(re.escape(prefix) + r'ln2\.(weight|bias)', name):
-            converted.left_out[name] = 'normalises pooled features, not the tokens'
-    return converted
+    return rename(state_dict, re.escape(prefix), _RULES, _REASONS)
 
 
 def _mmseg(state_dict: StateDict) -> bool:
