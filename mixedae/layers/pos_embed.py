@@ -37,15 +37,20 @@ def sincos_pos_embed(dim: int, grid: tuple[int, int], num_prefix_tokens: int = 0
 
 
 def resample_pos_embed(
-    pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], num_prefix_tokens: int = 1
+    pos_embed: Tensor,
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    num_prefix_tokens: int = 1,
+    antialias: bool = True,
 ) -> Tensor:
-    """Resamples the patch part of a position embedding to another grid, bicubically with antialiasing.
+    """Resamples the patch part of a position embedding to another grid, bicubically.
 
     Args:
         pos_embed: ``(1, prefix + h*w, D)``.
         old_grid: ``(h, w)`` it was made for.
         new_grid: ``(h', w')``.
         num_prefix_tokens: leading rows that are kept as they are.
+        antialias: with antialiasing, as timm; without, as ViTDet.
 
     Returns:
         ``(1, prefix + h'*w', D)`` in the same dtype.
@@ -55,6 +60,6 @@ def resample_pos_embed(
     prefix, patches = pos_embed[:, :num_prefix_tokens], pos_embed[:, num_prefix_tokens:]
     dim = patches.shape[-1]
     x = patches.reshape(1, *old_grid, dim).permute(0, 3, 1, 2).float()
-    x = F.interpolate(x, size=tuple(new_grid), mode='bicubic', antialias=True, align_corners=False)
+    x = F.interpolate(x, size=tuple(new_grid), mode='bicubic', antialias=antialias, align_corners=False)
     x = x.permute(0, 2, 3, 1).reshape(1, -1, dim).to(pos_embed.dtype)
     return torch.cat([prefix, x], dim=1)

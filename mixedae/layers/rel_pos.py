@@ -44,13 +44,13 @@ def table_bias(table: Tensor, table_grid: tuple[int, int], grid: tuple[int, int]
     return table.t().contiguous().index_select(1, rows).view(1, -1, tokens, tokens)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # windows and the whole grid take turns
 def table_rows(grid: tuple[int, int], num_prefix_tokens: int, device: torch.device) -> Tensor:
-    """Which row of a bias table each pair (query, key) takes: ``(N * N,)``, for the last four grids kept."""
+    """Which row of a bias table each pair (query, key) takes: ``(N * N,)`` int32, for the last two grids kept."""
     height, width = grid
     offsets = (2 * height - 1) * (2 * width - 1)
     with torch.inference_mode(False):  # what is made in inference mode cannot be used in training later
-        y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+        y, x = (torch.arange(side, device=device, dtype=torch.int32) for side in grid)
         dy = (y[:, None] - y[None, :] + height - 1) * (2 * width - 1)  # (query row, key row)
         dx = x[:, None] - x[None, :] + width - 1
         rows = (dy[:, None, :, None] + dx[None, :, None, :]).reshape(height * width, height * width)

@@ -64,6 +64,7 @@ class MixedAEViT(BaseModule):
         with_cls_token: False drops [CLS], as ViTDet does.
         abs_pos_embed: False leaves the absolute positions out (BEiT has relative ones only).
         fix_pos_embed: keep the position table as it is, as in pre-training; otherwise it is fine-tuned.
+        pos_embed_antialias: resample the position table with antialiasing, as timm; False: without, as ViTDet.
         rel_pos: ``'table'``: BEiT's relative position bias in every block; ``'shared'``: one table for all blocks (not
             with windows); ``'decomposed'``: ViTDet's; None: none. All start at zero, that is, without effect. A table
             costs a mask ``(H, N, N)`` in each block: at 800 x 1333 with 12 heads 0.4 GB in half precision, so detection
@@ -74,12 +75,14 @@ class MixedAEViT(BaseModule):
         global_blocks: blocks that stay global beside windows; None: the last of each quarter, as in ViTDet.
         window_padding: ``'mask'`` or ``'zeros'``, see :class:`mixedae.layers.SpatialAttention`.
         mask_padding: in a batch of images of different sizes, nothing attends to patches that are padding, and each
-            image has the positions of its own size: its maps do not depend on what it is batched with, as long as there
-            are no relative positions that the common grid resamples. Needs images padded with zeros after
-            normalisation at the bottom and the right, as mm does.
+            image has the positions of its own size: its maps do not depend on what it is batched with. Exceptions:
+            relative positions of blocks without windows, which are resampled to the common grid, and an image whose
+            last rows or columns are zeros themselves. Not with ``window_padding='zeros'``. Needs images padded with
+            zeros after normalisation at the bottom and the right, as mm does.
         topk_ratio: K / L for TopK attention as in pre-training (first block global); None: no selection.
         cls: how [CLS] takes part in TopK attention, ``'keep'`` or ``'compete'``.
-        frozen_stages: -1 trains all; 0 freezes patch embedding, [CLS] and positions; n also the first n blocks.
+        frozen_stages: -1 trains all; 0 freezes patch embedding, [CLS] and positions; n also the first n blocks, all of
+            them also the final LayerNorm and a shared table of relative positions.
         with_cp: activation checkpointing: less memory, a second forward in backward.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=FILE)`` goes through our safe loader.
     """
@@ -100,6 +103,7 @@ class MixedAEViT(BaseModule):
         with_cls_token: bool = True,
         abs_pos_embed: bool = True,
         fix_pos_embed: bool = False,
+        pos_embed_antialias: bool = True,
         rel_pos: str | None = None,
         rel_pos_size: int | tuple[int, int] | None = None,
         window_size: int | None = None,
@@ -135,7 +139,13 @@ class MixedAEViT(BaseModule):
         self.global_blocks = _block_numbers(global_blocks, depth, 'global_blocks')
         if not -1 <= frozen_stages <= depth:
             raise ValueError(f'frozen_stages must lie in -1..{depth}, the number of blocks, not {frozen_stages}.')
+        if mask_padding and window_size and window_padding == 'zeros':
+            raise ValueError(
+                "mask_padding goes with window_padding='mask' alone: zeros that fill windows are attended to, and how "
+                'many there are depends on the largest image of the batch.'
+            )
         self.mask_padding = mask_padding
+        self.pos_embed_antialias = pos_embed_antialias
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
@@ -236,15 +246,19 @@ class MixedAEViT(BaseModule):
         if grid == self.grid:
             return self.pos_embed
         if self.training or torch.is_grad_enabled():
-            return resample_pos_embed(self.pos_embed, self.grid, grid, self.num_prefix_tokens)
+            return self._resampled(grid)
         # the version counts in-place changes of the parameter, so a table of older weights is never used
         key = (grid, self.pos_embed._version, self.pos_embed.data_ptr(), self.pos_embed.dtype)
         if key not in self._pos_embed_cache:
-            self._pos_embed_cache[key] = resample_pos_embed(self.pos_embed, self.grid, grid, self.num_prefix_tokens)
+            self._pos_embed_cache[key] = self._resampled(grid)
             if len(self._pos_embed_cache) > POS_EMBED_CACHE:
                 self._pos_embed_cache.popitem(last=False)
         self._pos_embed_cache.move_to_end(key)
         return self._pos_embed_cache[key]
+
+    def _resampled(self, grid: tuple[int, int]) -> Tensor:
+        """The position table ``(1, 1 + h*w, D)`` resampled to a grid."""
+        return resample_pos_embed(self.pos_embed, self.grid, grid, self.num_prefix_tokens, self.pos_embed_antialias)
 
     def forget_pos_embed(self) -> None:
         """Drops the resampled tables; called wherever weights may have changed behind the version counter."""
@@ -268,8 +282,10 @@ class MixedAEViT(BaseModule):
         self.patch_embed.requires_grad_(False)
         for block in self.blocks[: self.frozen_stages]:
             block.requires_grad_(False)
-        if self.norm is not None and self.frozen_stages >= len(self.blocks):
-            self.norm.requires_grad_(False)
+        if self.frozen_stages >= len(self.blocks):
+            for module in (self.norm, self.rel_pos_bias):
+                if module is not None:
+                    module.requires_grad_(False)
 
     def init_weights(self) -> None:
         """MMEngine's initialisation; ``type='Pretrained'`` goes through :func:`mixedae.checkpoints.load_pretrained`."""

@@ -125,12 +125,14 @@ def test_decomposed_windows__equal_transformers_vitdet():
         window_padding='zeros',
         global_blocks=(1, 3),
         out_norm='none',
+        pos_embed_antialias=False,
     )
     ours.load_state_dict(state)
-    images = torch.randn(2, 3, 32, 32)  # the size of the position table; at others ours resamples with antialiasing
-    with torch.no_grad():
-        expected = reference(images).last_hidden_state
-    torch.testing.assert_close(ours(images)[0], expected, rtol=1e-4, atol=1e-5)
+    for size in ((32, 32), (48, 48), (24, 40)):  # (32, 32): the size of the position table
+        images = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            expected = reference(images).last_hidden_state
+            assert (ours(images)[0] - expected).abs().max() < 1e-5
 
 
 def test_with_cls_token_false__equals_timm_without():
@@ -252,6 +254,13 @@ def test_get_layer_depth__relative_positions():
     assert name == 'rel_pos_bias.relative_position_bias_table' and shared.get_layer_depth(name) == (5, 6)
 
 
+def test_frozen_stages__shared_table_with_the_last_block():
+    for frozen_stages in (3, 4):
+        ours = vit(frozen_stages=frozen_stages, rel_pos='shared')
+        trained = {name.split('.')[0] for name, p in ours.named_parameters() if p.requires_grad}
+        assert trained == (set() if frozen_stages == 4 else {'blocks', 'rel_pos_bias', 'norm'})
+
+
 def test_frozen_stages__without_tables():
     ours = vit(frozen_stages=1, with_cls_token=False, abs_pos_embed=False, rel_pos='decomposed')
     assert not ours.blocks[0].attn.rel_pos_h.requires_grad and ours.blocks[1].attn.rel_pos_h.requires_grad
@@ -263,6 +272,7 @@ def test_frozen_stages__without_tables():
         (dict(rel_pos='rope'), "rel_pos must be 'table', 'shared', 'decomposed' or None"),
         (dict(rel_pos='shared', window_size=2), 'One table cannot serve windows and global blocks'),
         (dict(topk_ratio=0.5, mask_padding=True), 'topk_ratio goes with neither'),
+        (dict(mask_padding=True, window_size=2, window_padding='zeros'), "goes with window_padding='mask' alone"),
         (dict(rel_pos_size=30), 'rel_pos_size .30, 30. is not a multiple of the patch size 8'),
         (dict(global_blocks=(4,)), 'global_blocks .4,. must name blocks of 0..3'),
     ],
