@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write model-index.yml and mmcfg/*/metafile.yml, the list of configs that OpenMIM and Papers with Code read.
+"""Write the list of configs: model-index.yml and mmcfg/*/metafile.yml for OpenMIM and Papers with Code, docs/models.md.
 
     python tools/model_index.py
 
@@ -77,6 +77,24 @@ DOWNSTREAM = (
     'mixedae_vit-base-p16_finetune_8xb128-amp-coslr-100e_in1k',
     'mixedae_vit-base-p16_upernet_8xb2-amp-160k_ade20k-512x512',
     'mixedae_vit-base-p16_cascade-mask-rcnn_8xb2-amp-1x_coco',
+)
+TITLES = {
+    'pretrain': 'Pre-training',
+    'coco': 'COCO detection',
+    'ade20k': 'ADE20K segmentation',
+    'imagenet': 'ImageNet classification',
+    'photographs': 'Small runs on photographs',
+    'demo': 'The demo',
+    'templates': 'Templates for your own data',
+}
+PAGE_HEAD = (
+    '# Models\n\n'
+    'Every config, what it trains, and what came of it. *Our results* are in per cent and of single runs; seed, data, '
+    'hardware and time of each are in the docstring of its config. *Not trained*: not by us, there are no results and '
+    "no weights.\n*The paper's*: numbers that the paper (ViT-B, arXiv 2303.17152) gives for a pre-training of this "
+    "length, with MAE's in brackets where it gives them; they are none of ours. There are no weights to download: "
+    '[Results](results.md) says what has been trained here, and how to repeat it.\n\n'
+    'Written by `tools/model_index.py` from the configs, as `model-index.yml` and the metafiles are.'
 )
 
 
@@ -192,16 +210,59 @@ def write(path: Path, content: dict[str, Any]) -> None:
     print(f'wrote {path.relative_to(ROOT)}')
 
 
+def page(models: dict[str, list[dict[str, Any]]]) -> str:
+    """docs/models.md: each folder's models as a table, our results and the paper's in columns of their own."""
+    parts = [PAGE_HEAD]
+    for folder, rows in models.items():
+        parts += [f'## {TITLES[folder]}', f'In `mmcfg/{folder}/`.']
+        lines = [
+            "| config | weights, millions | length | batch | our results | the paper's (MAE) |",
+            '|---|---|---|---|---|---|',
+        ]
+        for model in rows:
+            metadata = model['Metadata']
+            length = next(f'{metadata[key]:,} {key.lower()}' for key in ('Epochs', 'Iterations') if key in metadata)
+            ours = [metrics(result['Metrics']) for result in model['Results'] or ()]
+            paper = [paper_cell(result) for result in metadata.get('Numbers of the Paper', ())]
+            cells = (
+                f'`{model["Name"]}`',
+                f'{metadata["Parameters"] / 1e6:.1f}',
+                length,
+                str(metadata['Batch Size']),
+                '; '.join(ours) or ('demo' if metadata['Trained'] == TRAINED else 'not trained'),
+                '; '.join(paper),
+            )
+            lines.append('| ' + ' | '.join(cells) + ' |')
+        parts.append('\n'.join(lines))
+    return '\n\n'.join(parts) + '\n'
+
+
+def metrics(found: dict[str, float]) -> str:
+    """`mIoU 32.6, mAcc 43.4`"""
+    return ', '.join(f'{name} {value:g}' for name, value in found.items())
+
+
+def paper_cell(result: dict[str, Any]) -> str:
+    """`ImageNet-1k, fine-tuned for 100 epochs: Top 1 Accuracy 83.9 (83.6)`"""
+    (mae,) = result.get('Metrics of MAE', {'': None}).values()
+    beside = '' if mae is None else f' ({mae:g})'
+    return f'{result["Dataset"]}, {result["Protocol"]}: {metrics(result["Metrics"])}{beside}'
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
+    listed = {}
     for folder in FOLDERS:
         models = []
         for path in configs(folder):
             model = entry(path)
             model['Metadata'] = {**sizes(path), **model['Metadata']}
             models.append(model)
+        listed[folder] = models
         first = {'Collections': collections()} if folder == FOLDERS[0] else {}
         write(ROOT / 'mmcfg' / folder / 'metafile.yml', {**first, 'Models': models})
     write(ROOT / 'model-index.yml', {'Import': [f'mmcfg/{folder}/metafile.yml' for folder in FOLDERS]})
+    (ROOT / 'docs' / 'models.md').write_text(page(listed), encoding='utf-8')
+    print('wrote docs/models.md')
     return 0
 
 

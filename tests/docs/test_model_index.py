@@ -112,6 +112,20 @@ def test_models__are_those_of_the_configs(models):
             assert models[path.stem] == expected
 
 
+def test_page__is_that_of_the_metafiles():
+    """If this fails: `python tools/model_index.py` writes it anew."""
+    listed = {folder: read(f'mmcfg/{folder}/metafile.yml')['Models'] for folder in model_index.FOLDERS}
+    text = (ROOT / 'docs' / 'models.md').read_text(encoding='utf-8')
+    assert text == model_index.page(listed)
+    assert text.count('| not trained |') + text.count('| demo |') + len(model_index.OUR_RESULTS) == sum(
+        map(len, listed.values())
+    )
+    row = next(
+        line for line in text.splitlines() if line.startswith('| `mixedae_vit-base-p16_8xb512-amp-coslr-1600e_in1k`')
+    )
+    assert '| not trained | ImageNet-1k, fine-tuned for 100 epochs: Top 1 Accuracy 83.9 (83.6); ADE20K, UPerNet' in row
+
+
 @pytest.mark.parametrize('name', ['mixedae_vit-tiny-p16_8xb512-amp-coslr-300e_in1k', 'mixedae_vit-tiny-p16_crops-128'])
 def test_models__sizes_are_those_that_get_flops_prints(models, name):
     text = '\n'.join(get_flops.report(str(ROOT / models[name]['Config']), None, kept=False))
