@@ -18,5 +18,13 @@ optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(layer_decay_rat
 train_cfg = dict(max_epochs=50)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=45, eta_min=1e-6, by_epoch=True, begin=5, end=50, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=45,
+        eta_min_ratio=2.5e-4,  # 1e-6 / lr
+        by_epoch=True,
+        begin=5,
+        end=50,
+        convert_to_iter_based=True,
+    ),
 ]

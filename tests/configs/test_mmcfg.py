@@ -1,12 +1,14 @@
 """Every config of mmcfg/, shrunk, on real operators: it builds, takes a step of its own optimiser and predicts."""
 
 import ast
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 
 from mixedae.engine.step_size import check_step_size
 from tests.configs.aligned import assert_labels_lie_where_the_pixels_are
@@ -168,6 +170,76 @@ def test_schedules__arithmetic():
         assert tuple(crop['crop_size']) == (side, side) == tuple(cfg.test_dataloader.dataset.pipeline[1]['scale'])
         assert cfg.model.backbone.rel_pos_size == side
         assert cfg.train_cfg.max_iters * gpus * batch / images == pytest.approx(epochs, rel=1e-3)
+
+
+# rate, weight decay, layer decay, drop path, iterations or epochs, those of warm-up, milestones or form of the decay
+RECIPES = {
+    # MixedAE's protocol, from iBOT
+    'coco/mixedae_vit-base-p16_cascade-mask-rcnn_8xb2-amp-1x_coco': (1e-4, 0.05, 0.75, 0.2, 12, 500, [8, 11]),
+    # detectron2's projects/ViTDet
+    'coco/mixedae_vit-base-p16_vitdet-mask-rcnn_8xb8-amp-lsj-100e_coco-1024': (
+        *(1e-4, 0.1, 0.7, 0.1, 184375, 250),
+        [163889, 177546],
+    ),
+    'coco/mixedae_vit-large-p16_vitdet-mask-rcnn_8xb8-amp-lsj-100e_coco-1024': (
+        *(1e-4, 0.1, 0.8, 0.4, 184375, 250),
+        [163889, 177546],
+    ),
+    # BEiT's and MAE's; ViT-L is ours
+    'ade20k/mixedae_vit-base-p16_upernet_8xb2-amp-160k_ade20k-512x512': (1e-4, 0.05, 0.65, 0.1, 160000, 1500, 'PolyLR'),
+    'ade20k/mixedae_vit-large-p16_upernet_8xb2-amp-160k_ade20k-512x512': (
+        *(1e-4, 0.05, 0.75, 0.2, 160000, 1500),
+        'PolyLR',
+    ),
+    # MAE's FINETUNE.md: 5e-4 and 1e-3 * 1024 / 256
+    'imagenet/mixedae_vit-base-p16_finetune_8xb128-amp-coslr-100e_in1k': (
+        *(2e-3, 0.05, 0.65, 0.1, 100, 5),
+        'CosineAnnealingLR',
+    ),
+    'imagenet/mixedae_vit-large-p16_finetune_8xb128-amp-coslr-50e_in1k': (
+        *(4e-3, 0.05, 0.75, 0.2, 50, 5),
+        'CosineAnnealingLR',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipes__as_published(name):
+    cfg = Config.fromfile(REPO / 'mmcfg' / f'{name}.py')
+    warm_up, decay = cfg.param_scheduler
+    assert (
+        warm_up.type == 'LinearLR'
+        and warm_up.begin == 0
+        and decay.end == cfg.train_cfg.get('max_iters', cfg.train_cfg.get('max_epochs'))
+    )
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW' and cfg.optim_wrapper.optimizer.betas == (0.9, 0.999)
+    found = (
+        cfg.optim_wrapper.optimizer.lr,
+        cfg.optim_wrapper.optimizer.weight_decay,
+        cfg.optim_wrapper.paramwise_cfg.layer_decay_rate,
+        cfg.model.backbone.drop_path_rate,
+        decay.end,
+        warm_up.end,
+        decay.milestones if decay.type == 'MultiStepLR' else decay.type,
+    )
+    assert found == RECIPES[name]
+
+
+@pytest.mark.parametrize('name', [name for name in RECIPES if 'finetune' in name])
+def test_finetuning__cosine_ends_at_the_floor_of_mae(name):
+    """MAE's ``lr_sched.py``: ``min_lr + (lr - min_lr) * (1 + cos) / 2``, all of it times the scale of the layer."""
+    cfg = Config.fromfile(REPO / 'mmcfg' / f'{name}.py')
+    lr, cosine = cfg.optim_wrapper.optimizer.lr, dict(cfg.param_scheduler[1])
+    epochs = cosine['T_max']
+    assert cosine['end'] - cosine['begin'] == epochs and cosine.pop('convert_to_iter_based')
+    scales = [1.0, cfg.optim_wrapper.paramwise_cfg.layer_decay_rate**13]
+    optimizer = torch.optim.SGD([dict(params=[torch.zeros(1, requires_grad=True)], lr=lr * s) for s in scales], lr=lr)
+    schedule = PARAM_SCHEDULERS.build({**cosine, 'begin': 0, 'end': epochs + 1}, default_args=dict(optimizer=optimizer))
+    for epoch in range(epochs + 1):
+        expected = 1e-6 + (lr - 1e-6) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        assert [group['lr'] for group in optimizer.param_groups] == pytest.approx([expected * s for s in scales])
+        optimizer.step()
+        schedule.step()
 
 
 def test_config__images_of_a_step():

@@ -2,7 +2,8 @@
 
 Source: ViTDet (arXiv 2203.16527), section 3 and appendix: simple feature pyramid from the raw last map, two hidden
 convolutions in the RPN, box head of 4 convolutions and 1 linear layer, mask head of 4 convolutions. Without [CLS], as there.
-Images are padded to 1024 x 1024 with zeros *after* normalisation; the windows leave out places beyond the grid.
+Images are padded to 1024 x 1024 with zeros *after* normalisation. Other than in detectron2: windows leave out places beyond
+the grid instead of attending to zeros, and absolute positions are resampled with antialiasing.
 """
 
 _base_ = './mask_rcnn_vit.py'

@@ -1,6 +1,7 @@
 """MAE's fine-tuning: AdamW, 100 epochs, 5 of warm-up, cosine, layer-wise decay 0.65.
 
 lr = 5e-4 * 1024 / 256 = 2e-3 at a batch of 1024 images; 100 ep = 125100 iters * 1024 / 1281167 images
+The cosine ends at MAE's 1e-6 = 5e-4 * lr, by layer like the rate itself.
 """
 
 _base_ = './adamw_layer_decay.py'
@@ -13,7 +14,7 @@ param_scheduler = [
     dict(
         type='CosineAnnealingLR',
         T_max=95,
-        eta_min=1e-6,
+        eta_min_ratio=5e-4,
         by_epoch=True,
         begin=5,
         end=100,

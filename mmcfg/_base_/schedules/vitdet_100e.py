@@ -1,6 +1,7 @@
 """ViTDet's schedule of 100 epochs at 64 images/iter: AdamW 1e-4, weight decay 0.1, layer-wise decay 0.7 (ViT-B).
 
 100 ep = 184375 iters * 64 images/iter / 118000 images/ep; rate / 10 after 163889 (88.9 %) and 177546 (96.3 %) iters
+Other than in detectron2, which decays all but norms and absolute positions, biases and relative positions do not decay.
 """
 
 _base_ = './adamw_layer_decay.py'
