@@ -12,13 +12,17 @@ CASES = [  # sequences, heads, tokens, channels, K, prefix; the scale is d ** -0
     (1, 2, 17, 16, 4, 1),
     (2, 1, 65, 8, 16, 1),
     (1, 1, 40, 32, 7, 0),
-    (1, 1, 10, 16, 9, 1),
+    (2, 2, 10, 16, 9, 1),
     (1, 1, 33, 80, 5, 2),
 ]
 
 
 def inputs(shape, ties, dtype):
-    q, k, v, grad = (torch.randn(shape) for _ in range(4))
+    """q, k, v as the projection gives them, views of one packed tensor (B, N, 3, H, d), and a gradient."""
+    sequences, heads, tokens, width = shape
+    packed = torch.randn(sequences, tokens, 3, heads, width)
+    q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
+    grad = torch.randn(shape)
     if ties:  # whole numbers: sums are exact in any order, so equal scores are equal everywhere
         q, k = q.round(), k.round()
     if ties == 2:
