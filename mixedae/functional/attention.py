@@ -12,19 +12,20 @@ Selecting has no gradient; the gradient flows through the kept scores alone.
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mixedae.functional.compiling import is_compiling
-from mixedae.kernels import topk_cpu
+from mixedae.kernels import choosing, topk_cpu
 
 BACKENDS = ('auto', 'reference', 'sdpa', 'cpu', 'triton')
 NEEDS = {
     'cpu': 'needs numba and tensors on a CPU',
-    'triton': 'needs Triton and float32 or 16-bit tensors on a GPU, of 256 tokens and 128 channels a head at most',
+    'triton': (
+        'needs Triton 3.0 or newer and float32 or 16-bit tensors on a GPU, '
+        'of 256 tokens and 128 channels a head at most and no more than its shared memory holds'
+    ),
 }
 
 
@@ -52,7 +53,7 @@ def topk_attention(
         backend: ``'reference'`` writes Eq 6 out in float32; ``'sdpa'`` selects, then calls PyTorch's fused attention
             with the selection as a boolean mask; ``'cpu'`` selects in a compiled loop, which needs numba
             (:mod:`mixedae.kernels.topk_cpu`); ``'triton'`` is one fused kernel on a GPU
-            (:mod:`mixedae.kernels.topk_triton`); ``'auto'`` takes the fastest that was measured on the device.
+            (:mod:`mixedae.kernels.topk_triton`); ``'auto'`` takes what :func:`fastest_backend` names.
 
     Returns:
         ``(B, H, N, d)`` in the dtype of ``v``.
@@ -62,37 +63,46 @@ def topk_attention(
     if v.dim() != 4 or v.shape[:3] != k.shape[:3]:
         raise ValueError(f'v must be (B, H, N, d) like k, {tuple(k.shape)}, not {tuple(v.shape)}.')
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    prefix = _check(q, k, topk, num_prefix_tokens, cls)
     if backend == 'auto':
-        backend = fastest_backend(q)
+        alike = v.shape == q.shape and q.dtype == k.dtype == v.dtype
+        backend = fastest_backend(q, topk, prefix) if alike or q.device.type == 'cpu' else 'sdpa'
     if backend in ('cpu', 'triton'):
-        prefix = _check(q, k, topk, num_prefix_tokens, cls)
         if backend not in usable_backends(q):
             raise ValueError(f"backend '{backend}' {NEEDS[backend]}: use 'auto'.")
         if backend == 'triton':
-            from mixedae.kernels import topk_triton
-
-            return topk_triton.TopKAttention.apply(q, k, v, topk, prefix, scale).to(v.dtype)
-        return topk_cpu.TopKAttention.apply(q, k, v, topk, prefix, scale)
+            if v.shape != q.shape:
+                raise ValueError(f"backend 'triton' needs v of the shape of q, {tuple(q.shape)}, not {tuple(v.shape)}.")
+            return choosing.triton_kernel().attend(q, k, v, topk, prefix, scale).to(v.dtype)
+        return topk_cpu.attend(q, k, v, topk, prefix, scale)
     keep = topk_keep_mask(q, k, topk, num_prefix_tokens=num_prefix_tokens, cls=cls, scale=scale)
     if backend == 'reference':
         return _attend(q, k, v, keep, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=keep, scale=scale)
 
 
-def fastest_backend(q: Tensor) -> str:
-    """The backend that ``'auto'`` takes for queries like these."""
-    return 'cpu' if 'cpu' in usable_backends(q) and not is_compiling() else 'sdpa'
+def fastest_backend(q: Tensor, topk: int, prefix: int) -> str:
+    """The backend that ``'auto'`` takes for queries like these, of which ``prefix`` take no part in the selection.
+
+    ``'cpu'`` on a CPU with numba; on a GPU whichever of ``'triton'`` and ``'sdpa'`` wins a trial
+    (:mod:`mixedae.kernels.choosing`); ``'sdpa'`` elsewhere and inside ``torch.compile``.
+    """
+    if is_compiling():  # asked first: what follows cannot be traced
+        return 'sdpa'
+    usable = usable_backends(q)
+    if 'triton' in usable:
+        return choosing.choose(q, topk, prefix, topk_attention)
+    return 'cpu' if 'cpu' in usable else 'sdpa'
 
 
+@torch.compiler.disable
 def usable_backends(q: Tensor) -> tuple[str, ...]:
     """The backends that can be used with queries like these."""
     usable = ['reference', 'sdpa']
     if q.device.type == 'cpu' and topk_cpu.available():
         usable.append('cpu')
-    if q.device.type == 'cuda' and importlib.util.find_spec('triton') is not None:
-        from mixedae.kernels import topk_triton
-
-        usable += ['triton'] if topk_triton.fits(q) else []
+    if q.device.type == 'cuda' and (kernel := choosing.triton_kernel()) is not None and kernel.fits(q):
+        usable.append('triton')
     return tuple(usable)
 
 

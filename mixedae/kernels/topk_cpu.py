@@ -111,6 +111,12 @@ def keep_topk_(scores: Tensor, topk: int, prefix: int, scale: float = 1.0) -> Te
     return scores
 
 
+@torch.compiler.disable  # it would trace into numba
+def attend(q: Tensor, k: Tensor, v: Tensor, topk: int, prefix: int, scale: float) -> Tensor:
+    """:class:`TopKAttention`, eager inside ``torch.compile`` too."""
+    return TopKAttention.apply(q, k, v, topk, prefix, scale)
+
+
 class TopKAttention(torch.autograd.Function):
     """``softmax(TopK(scale q k^T)) v`` in float32 (float64 stays); arguments q, k, v, topk, prefix, scale."""
 

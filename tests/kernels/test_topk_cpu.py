@@ -74,7 +74,7 @@ def test_keep_topk__threads_share_the_rows(monkeypatch):
 def test_fastest_backend__cpu_with_and_without_numba(monkeypatch):
     q = torch.randn(1, 2, 9, 4)
     with_numba = attention.topk_attention(q, q, q, 3)
-    assert attention.fastest_backend(q) == 'cpu'
+    assert attention.fastest_backend(q, 3, 1) == 'cpu'
     monkeypatch.setattr(topk_cpu, 'available', lambda: False)
-    assert attention.fastest_backend(q) == 'sdpa'
+    assert attention.fastest_backend(q, 3, 1) == 'sdpa'
     torch.testing.assert_close(attention.topk_attention(q, q, q, 3), with_numba)

@@ -56,7 +56,7 @@ def table(q: Any, k: Any, v: Any, topk: int, repeats: int) -> tuple[list[str], l
     from mixedae.functional import topk_attention
     from mixedae.functional.attention import BACKENDS, fastest_backend, usable_backends
 
-    chosen = fastest_backend(q)
+    chosen = fastest_backend(q, topk, 1)
     ways = {'plain': lambda: F.scaled_dot_product_attention(q, k, v)}
     for backend in [name for name in BACKENDS if name in usable_backends(q)]:
         ways[backend] = lambda backend=backend: topk_attention(q, k, v, topk, backend=backend)
