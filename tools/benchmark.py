@@ -24,7 +24,7 @@ if str(ROOT) not in sys.path:  # so that a checkout works without being installe
     sys.path.insert(0, str(ROOT))
 
 from object_aware.outputs import check_out, json_with
-from tools.benchmark_parts.common import format_table, machine
+from tools.benchmark_parts.common import describe_gpu, format_table, machine
 
 PARTS = {  # module in tools/benchmark_parts: what it measures
     'attention': 'homologous attention: backends and sizes',
@@ -35,7 +35,7 @@ PARTS = {  # module in tools/benchmark_parts: what it measures
     'sampler': 'arranging the groups of an epoch',
     'step': 'pre-training steps',
 }
-PACKAGES = ('torch', 'numpy', 'pillow', 'simplejpeg', 'numba')
+PACKAGES = ('torch', 'triton', 'timm', 'mmengine', 'onedl-mmengine', 'numpy', 'pillow', 'simplejpeg', 'numba')
 
 
 def parts() -> dict[str, Any]:
@@ -64,8 +64,10 @@ def render(report: dict[str, Any]) -> str:
     about = report['machine']
     versions = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
     load = '' if about['load'] is None else f', load {about["load"][0]}'
+    gpu = '' if about['gpu'] is None else f'; {describe_gpu(about["gpu"])}'
     blocks = [
-        f'{report["part"]}: {about["processor"]}, {about["cores"]} cores{load}; Python {about["python"]}, {versions}'
+        f'{report["part"]}: {about["processor"]}, {about["cores"]} cores{load}{gpu}; '
+        f'Python {about["python"]}, {versions}'
     ]
     for table in report['results'].get('tables', ()):
         lines = [table['title'], format_table(table['columns'], table['rows']), *table.get('notes', ())]
@@ -83,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f'error: {error}', file=sys.stderr)
             return 2
     start = time.monotonic()
-    about = machine((*PACKAGES, *getattr(module, 'PACKAGES', ())))
+    about = machine((*PACKAGES, *getattr(module, 'PACKAGES', ())), getattr(args, 'device', 'cpu'))
     try:
         results = module.run(args)
         report = dict(part=args.part, machine=about, seconds=time.monotonic() - start, results=results)

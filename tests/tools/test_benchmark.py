@@ -1,9 +1,12 @@
 """The benchmark's frame, and its data part on a few small scenes."""
 
+import importlib.util
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from tools import benchmark
 from tools.benchmark_parts import common, data
@@ -29,6 +32,38 @@ def test_ratio__of_work_per_cpu_second():
     middle, low, high = common.ratio(fast, slow)  # 2, 4, 6
     assert (middle, low, high) == (4, 3, 5)
     assert fast.rate == 20 and slow.rate == pytest.approx(10 / 3)
+
+
+def test_machine__names_the_gpu(monkeypatch):
+    properties = SimpleNamespace(name='NVIDIA H200', major=9, minor=0, total_memory=139 * 2**30)
+    asked = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: asked.append(device) or properties)
+    monkeypatch.setattr(torch.version, 'cuda', '12.8')
+    monkeypatch.setattr(common.subprocess, 'run', lambda *_, **__: SimpleNamespace(stdout='570.86.15\n570.86.15\n'))
+    about = common.machine(('torch', 'no-such-package'), 'cuda:1')
+    assert asked == ['cuda:1'] and set(about['versions']) == {'torch'}
+    assert about['gpu'] == dict(
+        name='NVIDIA H200', capability='9.0', memory=139 * 2**30, cuda='12.8', driver='570.86.15'
+    )
+    text = benchmark.render(dict(part='step', machine=about, results={}))
+    assert '; NVIDIA H200, compute 9.0, 139 GiB, CUDA 12.8, driver 570.86.15; Python ' in text
+
+    def missing(*_, **__):
+        raise FileNotFoundError('nvidia-smi')
+
+    monkeypatch.setattr(common.subprocess, 'run', missing)
+    about = common.machine((), 'cuda')
+    assert about['gpu']['driver'] is None and common.describe_gpu(about['gpu']).endswith('139 GiB, CUDA 12.8')
+    assert common.machine()['gpu'] is None  # measured on the CPU
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert common.machine((), 'cuda')['gpu'] is None
+
+
+def test_machine__versions_of_what_is_timed():
+    found = common.machine(benchmark.PACKAGES)['versions']
+    assert {'torch', 'timm'} < set(found) and {'mmengine', 'onedl-mmengine'} & set(found)
+    assert ('triton' in found) == (importlib.util.find_spec('triton') is not None)
 
 
 def test_psnr():

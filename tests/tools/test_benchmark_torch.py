@@ -4,17 +4,20 @@ import argparse
 import importlib.util
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mixedae.analysis import count_operations
+from mixedae.layers import Block
 from mixedae.models import MAE
-from tools.benchmark_parts import attention, floor, growth, mmpretrain_mae, pretraining, step
+from tools.benchmark_parts import attention, floor, growth, mmpretrain_mae, pretraining, step, torch_timing
 from tools.benchmark_parts.common import Timing
-from tools.benchmark_parts.torch_timing import kept_for_backward, slowdown, take_turns
+from tools.benchmark_parts.torch_timing import calls_for, kept_for_backward, slowdown, take_turns
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ('--size', '64', '--batch', '8', '--decoder', '32', '1', '2')
@@ -36,6 +39,26 @@ def test_take_turns__all_equally_often():
     assert slowdown(times['a'], times['a']) == (1.0, 1.0, 1.0)
 
 
+def test_take_turns__times_of_one_call():
+    calls = []
+    times = take_turns(dict(a=lambda: calls.append(time.process_time())), 2, torch.device('cpu'), warmup=0, calls=1000)
+    assert len(calls) == 2000 and len(times['a'].cpu) == 2
+    assert 0 < times['a'].cpu[0] < (calls[-1] - calls[0]) / 1000
+
+
+def test_calls_for__a_turn_of_ten_milliseconds(monkeypatch):
+    now = [0.0]
+
+    def work(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(torch_timing, 'time', SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: work(0.0001))
+    contenders = dict(slow=lambda: work(0.004), fast=lambda: work(0.0005))
+    assert calls_for(contenders, torch.device('cuda')) == 32  # 8 + 0.1 ms were 16
+    assert calls_for(contenders, torch.device('cpu')) == 1
+
+
 def test_kept_for_backward__counts_storages_once():
     x = torch.randn(10, 100, requires_grad=True)
     assert kept_for_backward(lambda: x.exp()) == 4000
@@ -50,6 +73,25 @@ def test_attention__figures():
         assert numbers['plain']['both'][0] == 1.0
         assert [name for name, row in numbers.items() if row['auto']] == ['cpu']
         assert numbers['cpu']['kept_bytes'] > numbers['plain']['kept_bytes']
+        assert numbers['plain']['calls'] == dict(forward=1, both=1)
+
+
+@pytest.mark.parametrize('given, batches', [((), [64, 64]), (('--batch', '2'), [2, 2])])
+def test_attention__on_a_gpu(monkeypatch, given, batches):
+    """Enough sequences to fill the chip, and turns long enough for the clock."""
+    shapes = []
+
+    def table(q, k, v, topk, repeats):
+        shapes.append(tuple(q.shape))
+        return [], [], dict(plain=dict(calls=dict(forward=32, both=8)))
+
+    monkeypatch.setattr(attention, 'prepare', lambda args: (SimpleNamespace(type='cuda'), torch.bfloat16))
+    monkeypatch.setattr(attention, 'table', table)
+    real = torch.randn
+    monkeypatch.setattr(torch, 'randn', lambda shape, device, dtype: real(shape, dtype=dtype))
+    results = attention.run(arguments(attention, *given))
+    assert [shape[0] for shape in shapes] == batches
+    assert results['tables'][0]['notes'][0].endswith('; 32 calls a turn forward, 8 with backward')
 
 
 def test_step__figures():
@@ -58,7 +100,8 @@ def test_step__figures():
     found = results['figures']
     assert found['MAE']['ratio']['MAE'] == (1.0, 1.0, 1.0)
     there = importlib.util.find_spec('mmpretrain') is not None
-    assert set(step.CONTENDERS) - set(found) == (set() if there else {step.THEIRS})
+    assert set(step.CONTENDERS) - set(found) == {step.FUSED} | (set() if there else {step.THEIRS})
+    assert any(note.startswith('MixedAE, fused kernel was not measured') for note in table['notes'])
     assert there or any("mmpretrain's MAE was not measured" in note for note in table['notes'])
     assert {len(row) for row in table['rows']} == {len(table['columns'])}
     for name, row in found.items():
@@ -66,6 +109,35 @@ def test_step__figures():
         if name != step.THEIRS:
             floor_seconds = row['multiply_adds'] / results['rate']
             assert row['floor_seconds'] == pytest.approx(floor_seconds) and row['over_floor'][0] > 0
+
+
+def test_step__fused_kernel_where_it_can_be_used(monkeypatch):
+    asked = []
+
+    def usable(q):
+        asked.append((tuple(q.shape), q.dtype))
+        return ('sdpa', 'triton')
+
+    assert step.CONTENDERS[step.FUSED] == dict(encoder=dict(backend='triton'))
+    monkeypatch.setattr('mixedae.functional.attention.usable_backends', usable)
+    sizes = pretraining.Sizes('base', 224, 4, (512, 8, 16))
+    assert step.fused_fits(sizes, torch.device('cpu'), torch.bfloat16)
+    assert asked == [((1, 12, 197, 64), torch.bfloat16)]
+    monkeypatch.setitem(step.CONTENDERS, step.FUSED, dict(encoder=dict(backend='sdpa')))  # what runs here
+    monkeypatch.setattr(step, 'fused_fits', lambda *_: True)
+    found = step.run(arguments(step, '--repeats', '1', '--brief', *SMALL))['figures']
+    assert set(found) - {step.THEIRS} == {'MAE', 'MixedAE', 'MixedAE, fused kernel'}
+
+
+def test_step__compile(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(Block, 'compile', lambda self, **options: compiled.append(options))
+    assert arguments(step).compile is None
+    assert arguments(step, '--compile').compile == 'default'
+    mode = 'max-autotune-no-cudagraphs'
+    results = step.run(arguments(step, '--repeats', '1', '--brief', '--compile', mode, *SMALL))
+    assert compiled == 2 * (12 + 1) * [dict(mode=mode)]  # encoder and decoder of MAE and MixedAE
+    assert any(note.endswith(f'are compiled, mode {mode}') for note in results['tables'][0]['notes'])
 
 
 def test_step__mmpretrains_mae_is_ours_in_size():

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,8 +95,13 @@ def ratio(fast: Timing, slow: Timing) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Processor, cores, load, Python, and the versions of installed distributions (those that are there)."""
+def machine(packages: Sequence[str] = (), device: str = 'cpu') -> dict[str, Any]:
+    """Processor, cores, load, GPU, Python, and the versions of installed distributions (those that are there).
+
+    Args:
+        packages: names of distributions.
+        device: what is measured on; a GPU is described, see :func:`gpu`.
+    """
     model = platform.processor() or platform.machine()
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
@@ -113,10 +119,43 @@ def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
         processor=model,
         cores=cores,
         load=[round(load, 2) for load in os.getloadavg()] if hasattr(os, 'getloadavg') else None,
+        gpu=gpu(device) if device.startswith('cuda') else None,
         system=platform.platform(),
         python=platform.python_version(),
         versions=versions,
     )
+
+
+def gpu(device: str) -> dict[str, Any] | None:
+    """Name, compute capability, bytes of memory, CUDA version and driver of a GPU; None where PyTorch finds none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return dict(
+        name=properties.name,
+        capability=f'{properties.major}.{properties.minor}',
+        memory=properties.total_memory,
+        cuda=torch.version.cuda,
+        driver=driver(),
+    )
+
+
+def driver() -> str | None:
+    """Version of NVIDIA's driver; None where nvidia-smi does not say."""
+    try:
+        command = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader']
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0] if said else None
+
+
+def describe_gpu(about: Mapping[str, Any]) -> str:
+    """A GPU as :func:`gpu` gives it, for people."""
+    text = f'{about["name"]}, compute {about["capability"]}, {about["memory"] / 2**30:.0f} GiB, CUDA {about["cuda"]}'
+    return text if about['driver'] is None else f'{text}, driver {about["driver"]}'
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from tools.analysis.step_memory import peak_bytes
@@ -43,19 +44,29 @@ class Contender:
         sizes: see :class:`Sizes`.
         device: a torch.device.
         dtype: of the products; autocast where it is not float32.
+        compiled: compile our Transformer blocks, as :class:`mixedae.engine.CompileHook` does, in this mode of
+            ``torch.compile``; None: not.
 
     Raises:
         ImportError: mmpretrain cannot be imported.
         ValueError: the model refuses the arguments.
     """
 
-    def __init__(self, name: str, options: dict[str, Any], sizes: Sizes, device: Any, dtype: Any) -> None:
+    def __init__(
+        self, name: str, options: dict[str, Any], sizes: Sizes, device: Any, dtype: Any, compiled: str | None = None
+    ) -> None:
         import torch
+        from mmengine.logging import MMLogger
         from mmengine.utils import digit_version
+
+        from mixedae.engine import CompileHook
 
         self.sizes, self.device, self.dtype = sizes, device, dtype
         torch.manual_seed(0)
         self.model = build(name, options, sizes).to(device).train()
+        if compiled is not None and name != THEIRS:
+            hook = CompileHook(mode=compiled)
+            hook.before_train(SimpleNamespace(model=self.model, logger=MMLogger.get_current_instance()))
         learned = [p for p in self.model.parameters() if p.requires_grad]
         fused = device.type == 'cuda' or digit_version(torch.__version__) >= digit_version('2.4')  # as in mmcfg
         self.optimizer = torch.optim.AdamW(learned, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=fused)

@@ -19,20 +19,30 @@ from .pretraining import OURS, THEIRS, Contender, Sizes, describe, figures
 from .torch_timing import add_device_arguments, prepare, take_turns
 
 PACKAGES = mmpretrain_mae.PACKAGES
+FUSED = 'MixedAE, fused kernel'
 CONTENDERS: dict[str, dict[str, Any]] = {
     OURS: {},
     THEIRS: {},
     'MixedAE': {},
+    FUSED: dict(encoder=dict(backend='triton')),
     'MixedAE, selection by torch.topk': dict(encoder=dict(backend='sdpa')),
     'MixedAE without contrastive loss': dict(contrastive_weight=0),
     'naive mixing': dict(segment_embed=False, topk_ratio=None, contrastive_weight=0),
 }
+BRIEF = (OURS, THEIRS, 'MixedAE', FUSED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser, repeats=9)
     add_size_arguments(parser, batch=64)
     parser.add_argument('--brief', action='store_true', help='only MixedAE and the two of MAE: less memory and time')
+    parser.add_argument(
+        '--compile',
+        nargs='?',
+        const='default',
+        metavar='MODE',
+        help="compile our Transformer blocks (a mode of torch.compile; max-autotune-no-cudagraphs); mmpretrain's stay",
+    )
 
 
 def add_size_arguments(parser: argparse.ArgumentParser, batch: int) -> None:
@@ -55,9 +65,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     sizes = Sizes(args.arch, args.size, args.batch, tuple(args.decoder))
     product = floor.Product(device, dtype)
     contenders, notes = {}, ['time: median [quartiles] of the turns']
-    for name in (OURS, THEIRS, 'MixedAE') if args.brief else CONTENDERS:
+    if args.compile is not None:
+        notes.append(f"the Transformer blocks of all but mmpretrain's are compiled, mode {args.compile}")
+    for name in BRIEF if args.brief else CONTENDERS:
+        if name == FUSED and not fused_fits(sizes, device, dtype):
+            notes.append(f'{FUSED} was not measured: it needs a GPU, Triton and a short enough sequence')
+            continue
         try:
-            contenders[name] = Contender(name, CONTENDERS[name], sizes, device, dtype)
+            contenders[name] = Contender(name, CONTENDERS[name], sizes, device, dtype, args.compile)
         except ImportError as error:
             notes.append(str(error))
     times = take_turns({**contenders, floor.NAME: product}, args.repeats, device)
@@ -70,6 +85,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     rows = [[name, *cells(figure)] for name, figure in found.items()]
     table = dict(title=f'One step: {describe(sizes, device, dtype)}', columns=columns, rows=rows, notes=notes)
     return dict(tables=[table], figures=found, rate=product.rate(times[floor.NAME]))
+
+
+def fused_fits(sizes: Sizes, device: Any, dtype: Any) -> bool:
+    """Whether the fused kernel can take the queries of the encoder."""
+    import torch
+
+    from mixedae.functional import attention
+    from mixedae.models import get_arch
+
+    width, _, heads = get_arch(sizes.arch)
+    shape = (1, heads, 1 + (sizes.size // 16) ** 2, width // heads)
+    return 'triton' in attention.usable_backends(torch.empty(shape, device=device, dtype=dtype))
 
 
 def cells(figure: dict[str, Any]) -> list[str]:

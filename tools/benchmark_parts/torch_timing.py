@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,16 +44,52 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def take_turns(
-    contenders: Mapping[str, Callable[[], Any]], repeats: int, device: Any, warmup: int = 2
+    contenders: Mapping[str, Callable[[], Any]], repeats: int, device: Any, warmup: int = 2, calls: int = 1
 ) -> dict[str, Timing]:
-    """Times contenders in turns: process time on a CPU with one thread, else the clock, after synchronising a GPU."""
+    """Times contenders in turns: process time on a CPU with one thread, else the clock, after synchronising a GPU.
+
+    Args:
+        contenders: name → function that does the work once.
+        repeats, warmup: timed turns, and those that go before.
+        device: a torch.device.
+        calls: of a contender in a turn; the times are those of one.
+    """
     import torch
 
     finish = functools.partial(torch.cuda.synchronize, device) if device.type == 'cuda' else None
-    times = interleave(contenders, repeats, warmup=warmup, finish=finish)
+    turns = {name: functools.partial(_call, way, calls) for name, way in contenders.items()}
+    times = interleave(turns, repeats, warmup=warmup, finish=finish)
     by_process = device.type == 'cpu' and torch.get_num_threads() == 1
     taken = {name: timing.cpu if by_process else timing.wall for name, timing in times.items()}
-    return {name: Timing(seconds, seconds) for name, seconds in taken.items()}
+    each = {name: tuple(value / calls for value in seconds) for name, seconds in taken.items()}
+    return {name: Timing(seconds, seconds) for name, seconds in each.items()}
+
+
+def calls_for(contenders: Mapping[str, Callable[[], Any]], device: Any, least: float = 0.01) -> int:
+    """How many calls make a turn of the fastest contender at least ``least`` seconds long on a GPU; 1 on a CPU."""
+    import torch
+
+    if device.type != 'cuda':
+        return 1
+    for way in contenders.values():
+        way()  # what is compiled at the first call
+    calls = 1
+    while True:
+        seconds = []
+        for way in contenders.values():
+            torch.cuda.synchronize(device)
+            start = time.perf_counter()
+            _call(way, calls)
+            torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+        if min(seconds) >= least:
+            return calls
+        calls *= 2
+
+
+def _call(way: Callable[[], Any], calls: int) -> None:
+    for _ in range(calls):
+        way()
 
 
 def slowdown(slow: Timing, base: Timing) -> tuple[float, float, float]:
