@@ -57,7 +57,6 @@ def compiled(kernel, length, width, dtype, arch):
         (197, 80, 'fp16', 90),
         (33, 32, 'fp32', 80),
         pytest.param(197, 64, 'fp32', 90, marks=pytest.mark.slow),
-        pytest.param(197, 128, 'fp32', 80, marks=pytest.mark.slow),
     ],
 )
 def test_topk_triton__compiles_for_a_gpu(length, width, dtype, arch):
@@ -100,7 +99,7 @@ def test_fits__shared_memory_of_the_gpu(monkeypatch, length, width, dtype, bytes
 
 def test_topk_attention__triton_needs_a_gpu():
     q = torch.randn(1, 1, 9, 4)
-    with pytest.raises(ValueError, match="backend 'triton' needs Triton and"):
+    with pytest.raises(ValueError, match="backend 'triton' needs Triton 3.0 or newer"):
         topk_attention(q, q, q, 2, backend='triton')
 
 
