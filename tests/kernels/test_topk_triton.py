@@ -99,7 +99,7 @@ def test_fits__shared_memory_of_the_gpu(monkeypatch, length, width, dtype, bytes
 
 def test_topk_attention__triton_needs_a_gpu():
     q = torch.randn(1, 1, 9, 4)
-    with pytest.raises(ValueError, match="backend 'triton' needs Triton 3.0 or newer"):
+    with pytest.raises(ValueError, match=r"backend 'triton' needs Triton 3\.0 or newer"):
         topk_attention(q, q, q, 2, backend='triton')
 
 
