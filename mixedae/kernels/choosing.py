@@ -2,7 +2,8 @@
 
 Once for each device, dtype, N, d, K and prefix the kernel is compiled, compared with Eq 6 in float64 and timed against
 ``'sdpa'``, forward and backward. Whatever fails on the way costs a line in the log and nothing else. Each process
-chooses for itself: their results agree to rounding, and naming the backend makes them take the same.
+chooses for itself: their results agree to rounding, and naming the backend makes them take the same. In PyTorch's
+deterministic mode there is no trial, for a clock must not decide the bits of a resumed run.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def choose(
         attend: ``topk_attention``.
         seconds: how long a call takes on a device, as :func:`gpu_seconds` says.
     """
+    if torch.are_deterministic_algorithms_enabled():
+        return 'sdpa'
     key = (q.device, q.dtype, *q.shape[2:], topk, prefix)
     if key not in _chosen:
         if q.is_cuda and torch.cuda.is_current_stream_capturing():

@@ -108,6 +108,18 @@ def test_choose__leaves_the_caller_alone():
     assert not packed and attend.calls[0][1] == torch.float32
 
 
+def test_choose__no_trial_in_deterministic_mode():
+    """A run that is resumed would else take what the clock says that day."""
+    attend = Attend()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert choosing.choose(Q, 4, 1, attend, takes(triton=0.001, sdpa=0.002)) == 'sdpa'
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert attend.calls == []
+    assert choosing.choose(Q, 4, 1, attend, takes(triton=0.001, sdpa=0.002)) == 'triton'
+
+
 def test_choose__not_while_a_graph_is_captured(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: True)
 
