@@ -48,6 +48,10 @@ class MAE(Pretrainer):
         noise = torch.rand(batch_size, self.encoder.num_patches, generator=generator, dtype=torch.float64)
         return noise.argsort(dim=1)[:, : self.num_visible].to(device, non_blocking=True)
 
+    def draw(self, batch_size: int) -> Tensor:
+        """Visible patches ``(B, V)`` of this step, on the CPU."""
+        return self.draw_visible(batch_size, self.generator(), 'cpu')
+
     def loss(self, images: Tensor, visible: Tensor | None = None) -> dict[str, Tensor]:
         """Reconstruction loss of a batch.
 
@@ -60,7 +64,7 @@ class MAE(Pretrainer):
         """
         patches = self.cut(images)  # (B, L, P*P*C)
         if visible is None:
-            visible = self.draw_visible(len(images), self.generator(), images.device)
+            visible = self.drawn(images)
         wanted = positions_of(self.masked(visible), self.encoder.num_patches - visible.shape[1])  # (B, L - V)
         pred = self.predict(patches, visible, wanted)
         return {'loss_recon': patch_errors(pred, take(patches, wanted), self.norm_pix).mean()}

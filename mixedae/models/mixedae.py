@@ -125,6 +125,10 @@ class MixedAE(Pretrainer):
         )
         return mask.unflatten(0, (num_groups, self.mixes_per_group))
 
+    def draw(self, batch_size: int) -> Tensor:
+        """Mixing masks ``(G, V, L)`` of this step, on the CPU."""
+        return self.draw_mask(batch_size // self.group_size, self.generator(), 'cpu')
+
     def loss(self, images: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Losses of a batch.
 
@@ -140,7 +144,7 @@ class MixedAE(Pretrainer):
         """
         patches = self.group(images)  # (G, g, L, P*P*C)
         if mask is None:
-            mask = self.draw_mask(len(patches), self.generator(), images.device)
+            mask = self.drawn(images)
         x = self.encode(mix(patches, mask).flatten(0, 1), mask.flatten(0, 1))  # (S, 1 + L, D), S = G*V
         normed = self.encoder.norm(x)
         losses = {}

@@ -24,7 +24,8 @@ class Pretrainer(BaseModel):
 
     Masks depend on nothing but (``seed``, ``step``, rank): the same seed gives the same run and a resumed run goes on
     with the masks it would have had. :class:`mixedae.engine.PretrainMeterHook` sets both from the Runner; used alone,
-    the model counts its own steps.
+    the model counts its own steps. A step draws the masks of the next one on the CPU while the device is busy with its
+    own forward pass, so that the next need not wait for them.
 
     Args:
         encoder: arguments of :class:`mixedae.models.encoder.Encoder`.
@@ -54,6 +55,7 @@ class Pretrainer(BaseModel):
         self.seed = seed
         self.step = 0
         self.rank: int | None = None  # of the process whose masks are drawn; None: this one
+        self._ahead: tuple[Any, Tensor | None] = (None, None)  # masks drawn ahead, with what they are for
         self.measure = False  # the meter hook switches it on for the iterations that it wants measured
         self.meters: dict[str, Tensor] = {}
 
@@ -62,6 +64,7 @@ class Pretrainer(BaseModel):
         if mode == 'loss':
             losses = self.loss(inputs)
             self.step += 1
+            self._ahead = self._key(len(inputs)), self.draw(len(inputs))
             return losses
         if mode == 'predict':
             return self.reconstruct(inputs)
@@ -96,6 +99,21 @@ class Pretrainer(BaseModel):
         rank = get_rank() if self.rank is None else self.rank
         state = np.random.SeedSequence([self.seed, self.step, rank]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0]) >> 1)
+
+    def draw(self, batch_size: int) -> Tensor:
+        """The masks of this step for a batch of so many images, on the CPU."""
+        raise TypeError(f'{type(self).__name__} defines no pretext task: use mixedae.MixedAE or mixedae.MAE.')
+
+    def drawn(self, images: Tensor) -> Tensor:
+        """The masks of this step for images ``(B, 3, H, W)``, on their device; those drawn ahead if they are these."""
+        (key, masks), self._ahead = self._ahead, (None, None)
+        if key != self._key(len(images)):
+            masks = self.draw(len(images))
+        return masks.to(images.device, non_blocking=True)
+
+    def _key(self, batch_size: int) -> tuple[int, ...]:
+        """All that masks depend on."""
+        return batch_size, self.seed, self.step, get_rank() if self.rank is None else self.rank
 
     def to_images(self, pred: Tensor, target: Tensor, known: Tensor) -> Tensor:
         """Predicted patches as images, the known ones pasted in.
