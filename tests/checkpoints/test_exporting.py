@@ -8,10 +8,8 @@ import timm
 import torch
 
 from mixedae.checkpoints import CheckpointError, load_pretrained, open_weights, read_file
-from mixedae.checkpoints.decoders import decoder_of
 from mixedae.checkpoints.encoder_weights import extract
 from mixedae.checkpoints.exporting import TARGETS, prepare
-from mixedae.checkpoints.facts import Facts
 from mixedae.checkpoints.writing import write
 from mixedae.models import MAE, MixedAE, MixedAEViT
 from tests.checkpoints import layouts
@@ -323,23 +321,6 @@ def test_decoder__heads_that_the_config_leaves_to_the_default(tmp_path, kind, se
     assert extract(open_weights(tmp_path / 'iter_1.pth')).decoder_heads == heads
     convert(tmp_path / 'iter_1.pth', 'hf-mae', tmp_path / 'both', with_decoder=True)
     assert json.loads((tmp_path / 'both' / 'config.json').read_text())['decoder_num_attention_heads'] == heads
-
-
-@pytest.mark.parametrize(
-    'model, found',
-    [
-        ("type='MixedAE', encoder=dict(), reconstruction_weight=0.0", (False, None)),
-        ("type='MixedAE', decoder_cls=False", (False, None)),
-        ("type='MAE', decoder=dict(use_cls=False)", (False, None)),
-        ("type='OwnModel'", (True, None)),
-        ("type='OwnModel', decoder=dict(num_heads=3)", (True, 3)),
-        ("type='MixedAE', decoder=dict(num_heads=some)", (True, None)),
-    ],
-)
-def test_decoder_of__what_the_config_says(model, found):
-    names = {'encoder.norm.weight', 'decoder.pred.weight'} if 'reconstruction' not in model else {'encoder.norm.weight'}
-    decoder, heads = decoder_of({name: torch.zeros(1) for name in names}, Facts(config=f'model = dict({model})'))
-    assert (bool(decoder), heads) == found
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
