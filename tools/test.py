@@ -51,10 +51,13 @@ def load_config(args: argparse.Namespace):
 
 
 def check_show_dir(cfg, folder: str) -> None:
-    """mmdet's hook gives a picture the name of its image: among the images it would overwrite them."""
+    """mmdet's hook gives a picture the name of its image: in a folder of images it would overwrite them."""
     from mixedae.engine.preflight import leaf_datasets
+    from object_aware.image_files import SUFFIXES
 
     place = Path(folder).resolve()
+    if not place.is_dir() or not any(path.suffix.lower() in SUFFIXES for path in place.iterdir()):
+        return
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         root = dataset.get('data_root') or ''
         for name, part in (dataset.get('data_prefix') or {}).items():

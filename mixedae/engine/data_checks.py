@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,17 +46,18 @@ def check_headers(paths: Sequence[Path], source: str | Path, sizes: Sequence[tup
                 width, height = image.size
                 if not width or not height:
                     raise ValueError('it has no pixels')
-                agrees = annotated in (None, (width, height)) or (
-                    annotated == (height, width) and image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
-                )
+                turned = annotated is not None and image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
         except (OSError, ValueError, SyntaxError) as error:
             reason = 'it is empty' if path.stat().st_size == 0 else f'{error}'
             raise ValueError(
                 f'The image {path} does not decode ({reason}): replace it or take it out of {source}.'
             ) from None
-        if not agrees:
+        shown = (height, width) if turned else (width, height)  # as OpenCV, and so mmdet, reads it
+        if annotated not in (None, shown):
+            how = ' (turned as its Exif says, as mmdet does)' if turned else ''
             raise ValueError(
-                f'Image {path} has {width}x{height} pixels, but its annotation says {annotated[0]}x{annotated[1]}: '
+                f'Image {path} has {shown[0]}x{shown[1]} pixels{how}, but its annotation says '
+                f'{annotated[0]}x{annotated[1]}: '
                 f'set data_prefix.img to the images that the boxes of {source} were drawn on, or scale its boxes.'
             )
 
@@ -86,7 +88,8 @@ def check_coco(
     folder: str | Path,
     classes: Sequence[str] | None,
     need_annotations: bool = True,
-    need_masks: bool = False,
+    loads_masks: bool = False,
+    compares_masks: bool = False,
 ) -> None:
     """A COCO-format data set: files there, images decode at the stated size, categories are the config's classes.
 
@@ -95,7 +98,7 @@ def check_coco(
         folder: folder that ``file_name`` counts from.
         classes: what the config calls the classes, None to leave that check out.
         need_annotations: also refuse a file without any annotation.
-        need_masks: also refuse annotations without masks.
+        loads_masks, compares_masks: as of :func:`check_masks`.
     """
     content = read_coco(ann_file)
     folder = check_folder(folder, 'image')
@@ -110,8 +113,8 @@ def check_coco(
         check_classes(ann_file, [category.get('name') for category in content['categories']], classes)
     if need_annotations and not content['annotations']:
         raise ValueError(f'{ann_file} has no annotations, so there is nothing to learn from it.')
-    if need_masks:
-        check_masks(ann_file, content, classes)
+    if loads_masks or compares_masks:
+        check_masks(ann_file, content, classes, compares_masks)
     sizes = [(image.get('width'), image.get('height')) for image in content['images']]
     unsaid = [name for name, size in zip(names, sizes, strict=True) if None in size]
     if unsaid:
@@ -122,10 +125,21 @@ def check_coco(
     check_headers([folder / name for name in names], ann_file, sizes)
 
 
-def check_masks(ann_file: str | Path, content: dict, classes: Sequence[str] | None) -> None:
-    """Every annotation of these classes has a mask; a single one without ends mmdet's pipeline with a KeyError."""
+def check_masks(ann_file: str | Path, content: dict, classes: Sequence[str] | None, compared: bool) -> None:
+    """Every annotation that is used has a mask; a single one without ends training or validation with a KeyError.
+
+    Args:
+        ann_file: for the message.
+        content: of the file.
+        classes: what the config calls the classes, None for all.
+        compared: COCO's evaluation reads the masks of all annotations of these classes; else mmdet's dataset does,
+            which leaves out what is to be ignored, has no area, or lies outside its image.
+    """
     wanted = {c.get('id') for c in content['categories'] if classes is None or c.get('name') in classes}
-    used = [a for a in content['annotations'] if a.get('category_id') in wanted and not a.get('ignore')]
+    sizes = {image.get('id'): (image.get('width'), image.get('height')) for image in content['images']}
+    used = [a for a in content['annotations'] if a.get('category_id') in wanted and a.get('image_id') in sizes]
+    if not compared:
+        used = [annotation for annotation in used if _is_read(annotation, *sizes[annotation['image_id']])]
     without = sum(not annotation.get('segmentation') for annotation in used)
     if without:
         raise ValueError(
@@ -134,6 +148,13 @@ def check_masks(ann_file: str | Path, content: dict, classes: Sequence[str] | No
             'another config with_mask=False in both pipelines, roi_head=dict(mask_roi_extractor=None, mask_head=None) '
             "and metric='bbox' in the evaluators."
         )
+
+
+def _is_read(annotation: dict, width: float | None, height: float | None) -> bool:
+    """Whether mmdet's COCO dataset takes an annotation."""
+    x, y, w, h = annotation['bbox']
+    inside = x < (width or math.inf) and y < (height or math.inf) and min(x + w, y + h) > 0
+    return not annotation.get('ignore') and inside and annotation.get('area', 1) > 0 and w >= 1 and h >= 1
 
 
 def check_classes(ann_file: str | Path, categories: Sequence[str], classes: Sequence[str]) -> None:

@@ -44,7 +44,8 @@ def explain_stop(error: BaseException, runner: Any) -> str | None:
             f'{runner.iter + 1}: {text.strip().splitlines()[0]}); its own log says why.{newest}'
         )
     if isinstance(error, OSError) and getattr(runner._train_loop, 'loader_error', None) is error:
-        reason = text.strip().splitlines()[-1]  # from a loader process the text is a whole traceback
+        lines = text.strip().splitlines()  # from a loader process the text is a whole traceback
+        reason = lines[-1] if lines else type(error).__name__
         return f'The training data could not be read at iteration {runner.iter + 1}: {reason}.{newest}'
     if isinstance(error, OSError) and error.errno is not None:
         return f'{explain_write_error(error, error.filename or runner.work_dir)}{newest}'

@@ -28,6 +28,7 @@ def check_segmentation(
     reduce_zero_label: bool = False,
     ignore_index: int = 255,
     classes: Sequence[str] | None = None,
+    need_labels: bool = True,
 ) -> list[str]:
     """Images and label maps: all there in pairs, images decode, a sample of the label maps holds valid labels only.
 
@@ -40,6 +41,7 @@ def check_segmentation(
         reduce_zero_label: as mmseg's.
         ignore_index: label that is left out of loss and metric.
         classes: names, for messages.
+        need_labels: refuse label maps without a pixel of any class, as there is nothing to learn from them.
 
     Returns:
         Warnings: images of other suffixes, classes that do not occur.
@@ -60,7 +62,8 @@ def check_segmentation(
             )
         check_headers([label_folder / name for name in names], label_folder)
         if num_classes is not None:
-            warnings += check_labels(label_folder, names, num_classes, reduce_zero_label, ignore_index, classes)
+            options = (num_classes, reduce_zero_label, ignore_index, classes, need_labels)
+            warnings += check_labels(label_folder, names, *options)
     check_headers(images, image_folder)
     return warnings
 
@@ -95,11 +98,14 @@ def check_labels(
     reduce_zero_label: bool,
     ignore_index: int,
     classes: Sequence[str] | None = None,
+    need_labels: bool = True,
 ) -> list[str]:
     """A sample of the label maps holds labels of the classes and nothing else; warns of classes that are in none.
 
+    Where none of the sample has a pixel of any class, the others are looked at until one has.
+
     Raises:
-        ValueError: a map has another value, or none of the maps has a pixel of any class.
+        ValueError: a map has another value, or (``need_labels``) no map at all has a pixel of any class.
     """
     first = 1 if reduce_zero_label else 0
     labels = set(range(first, first + num_classes)) - {ignore_index}
@@ -108,7 +114,12 @@ def check_labels(
     meaning = f'labels are {first}..{first + num_classes - 1}{zero}'
     sample = random.Random(0).sample(names, min(SAMPLED_LABEL_MAPS, len(names)))
     seen: set[int] = set()
-    for name in sample:
+    rest = sorted(set(names) - set(sample))
+    looked = 0
+    for name in (*sample, *rest):
+        if looked >= len(sample) and (seen & labels or not need_labels):
+            break
+        looked += 1
         values = read_values(folder / name)
         wrong = sorted(values - labels - ignored)
         if wrong:
@@ -117,16 +128,19 @@ def check_labels(
                 f'so {meaning}: set metainfo.classes and num_classes, or mend the label maps.'
             )
         seen |= values
-    looked_at = f'the {len(sample)} label maps' + (f' (of {len(names)})' if len(sample) < len(names) else '')
+    looked_at = f'the {looked} label maps' + (f' (of {len(names)})' if looked < len(names) else '')
     held = ' and '.join(str(value) for value in sorted(seen))
     if not seen & labels:
-        raise ValueError(
+        sentence = (
             f'None of {looked_at} of {folder} that were looked at has a pixel of any class: they hold {held}, and '
             f'{meaning}. Mend the label maps or reduce_zero_label; a binary mask of 0 and 255 goes in as 0 and 1, with '
             "classes=('background', '...') and reduce_zero_label=False."
         )
+        if need_labels:
+            raise ValueError(sentence)
+        return [sentence]
     absent = sorted(labels - seen)
-    if not absent or (len(sample) < len(names) and len(sample) < MAPS_FOR_A_CLASS * num_classes):
+    if not absent or (looked < len(names) and looked < MAPS_FOR_A_CLASS * num_classes):
         return []
     named = [classes[label - first] if classes else label for label in absent]
     also = f'; {ignore_index} counts as unlabelled' if ignore_index in seen else ''

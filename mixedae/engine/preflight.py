@@ -44,9 +44,9 @@ def preflight(cfg: Config, phases: Sequence[str] = ('train', 'val')) -> list[str
         ValueError, FileNotFoundError, ImportError: with one sentence for the user.
     """
     scope = cfg.get('default_scope') or 'mmengine'
-    warnings = check_schedule(cfg) if 'train' in phases else []
     if scope in ('mmdet', 'mmseg'):
         check_stack(scope)
+    warnings = check_schedule(cfg) if 'train' in phases else []
     check_checkpoints(cfg)
     check_batch(cfg)
     warnings += check_layer_decay(cfg)
@@ -169,7 +169,8 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> list[st
             _join(root, prefix.get('img', '')),
             classes,
             need_annotations=phase == 'train',
-            need_masks=needs_masks(dataset, cfg.get(f'{phase}_evaluator')),
+            loads_masks=loads_masks(dataset),
+            compares_masks=compares_masks(cfg.get(f'{phase}_evaluator')),
         )
     elif 'BaseSegDataset' in kinds and not dataset.get('ann_file'):
         if classes is None:
@@ -188,6 +189,7 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> list[st
             reduce_zero_label=dataset.get('reduce_zero_label', defaults.get('reduce_zero_label', False)),
             ignore_index=dataset.get('ignore_index', defaults.get('ignore_index', 255)),
             classes=classes,
+            need_labels=phase == 'train',
         )
     else:
         return []
@@ -196,10 +198,14 @@ def check_dataset(dataset: dict, cfg: Config, scope: str, phase: str) -> list[st
     return warnings
 
 
-def needs_masks(dataset: dict, evaluator: Any) -> bool:
-    """Whether the pipeline of a COCO dataset loads masks, or its evaluator (of validation or testing) compares them."""
-    loads = any('LoadAnnotations' in str(step.get('type')) and step.get('with_mask') for step in walk(dataset))
-    return loads or any('segm' in (entry.get('metric') or ()) for entry in walk(evaluator))
+def loads_masks(dataset: dict) -> bool:
+    """Whether the pipeline of a COCO dataset loads masks."""
+    return any('LoadAnnotations' in str(step.get('type')) and step.get('with_mask') for step in walk(dataset))
+
+
+def compares_masks(evaluator: Any) -> bool:
+    """Whether an evaluator of validation or testing compares masks."""
+    return any('segm' in (entry.get('metric') or ()) for entry in walk(evaluator))
 
 
 def check_sampler(dataset: Any, loader: dict) -> None:
@@ -224,16 +230,17 @@ def check_num_classes(model: dict, num_classes: int) -> None:
 def check_one_class(model: dict) -> None:
     """A softmax over one class is 1 and its loss 0, whatever the weights are."""
     for path, head in _named_heads(model, 'model'):
-        if not path.rpartition('.')[2].startswith(('decode_head', 'auxiliary_head')) or head.get('num_classes') != 1:
+        name = 'out_channels' if head.get('out_channels') else 'num_classes'
+        if not path.rpartition('.')[2].startswith(('decode_head', 'auxiliary_head')) or head.get(name) != 1:
             continue
         losses = head.get('loss_decode', {} if 'loss_cls' in head else dict(type='CrossEntropyLoss'))
-        for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
-            if 'CrossEntropy' in str(loss.get('type')) and not loss.get('use_sigmoid'):
-                raise ValueError(
-                    f'{path}.num_classes is 1, and the loss of a softmax over one class is 0 whatever the weights are: '
-                    "one class needs a background class, e.g. metainfo=dict(classes=('background', 'crack')), "
-                    'num_classes=2 and label maps of 0 and 1 with reduce_zero_label=False.'
-                )
+        losses = losses if isinstance(losses, (list, tuple)) else [losses]
+        if all('CrossEntropy' in str(loss.get('type')) and not loss.get('use_sigmoid') for loss in losses):
+            raise ValueError(
+                f'{path}.{name} is 1, and the loss of a softmax over one class is 0 whatever the weights are: '
+                "one class needs a background class, e.g. metainfo=dict(classes=('background', 'crack')), "
+                'num_classes=2 and label maps of 0 and 1 with reduce_zero_label=False.'
+            )
 
 
 def leaf_datasets(dataset: Any) -> Iterator[dict]:

@@ -27,7 +27,7 @@ from mixedae.engine.files import explain_write_error, write_checkpoint
 from mixedae.engine.quarantine_hook import place_quarantine
 from mixedae.engine.replacing import ours
 from mixedae.engine.resume import choose_checkpoint, training_state
-from mixedae.engine.schedule_checks import check_resumed
+from mixedae.engine.schedule_checks import check_resumed, ends_of_schedulers
 from mixedae.engine.sharding import give_parts, is_sharded, split_optimizer, split_weights, whole
 from mixedae.engine.without_gpu import adapt_to_device, init_gloo, without_sync_norms
 from mixedae.registry import RUNNERS
@@ -88,9 +88,10 @@ class SafeRunner(Runner):
         """
         if not self.distributed:
             return super().wrap_model(model_wrapper_cfg, model)
+        sync_bn = None
         if get_device() == 'cpu':
             model = without_sync_norms(model)
-            self.cfg.pop('sync_bn', None)  # MMEngine would make them of all batch norms
+            sync_bn = self.cfg.pop('sync_bn', None)  # MMEngine would make them of all batch norms
         wrapper = dict(type='mmengine.MMDistributedDataParallel')
         if model_wrapper_cfg is None:
             wrapper.update(
@@ -101,7 +102,11 @@ class SafeRunner(Runner):
             wrapper['static_graph'] = False
         if get_device() == 'cpu' and 'DistributedDataParallel' in str(wrapper['type']):
             wrapper.setdefault('device_ids', None)  # MMEngine would name a GPU
-        return super().wrap_model(wrapper, model)
+        try:
+            return super().wrap_model(wrapper, model)
+        finally:
+            if sync_bn is not None:  # a checkpoint's config is for other machines too
+                self.cfg['sync_bn'] = sync_bn
 
     def _init_model_weights(self) -> None:
         if not is_sharded(self.model):  # that wrapper has initialised them while they were whole
@@ -214,10 +219,11 @@ class SafeRunner(Runner):
             found = self._found
             if found is None or found[0] != str(filename):
                 found = self._found = (str(filename), read_file(filename))
+            planned = ends_of_schedulers(self)
             super().resume(filename, *args, **kwargs)
         finally:
             self._resuming = False
-        check_resumed(self, str(filename))
+        check_resumed(self, str(filename), planned)
         state = found[1].get('run_state')
         if state is not None and hasattr(self.train_loop, 'load_state_dict'):
             self.train_loop.load_state_dict(state)

@@ -229,16 +229,27 @@ def is_of_learning_rate(cls: type, scheduler: dict) -> bool:
     return cls.__name__.endswith('LR') or scheduler.get('param_name') == 'lr'
 
 
-def check_resumed(runner: Runner, filename: str) -> None:
+def ends_of_schedulers(runner: Runner) -> list[tuple[int, int]]:
+    """(begin, end) of each scheduler of the runner."""
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    return [(scheduler.begin, scheduler.end) for scheduler in schedulers if hasattr(scheduler, 'end')]
+
+
+def check_resumed(runner: Runner, filename: str, planned: list[tuple[int, int]]) -> None:
     """A resumed run keeps the schedule of its checkpoint, begin and end too, whatever the config says.
+
+    Nothing is looked at where the config still says what it said: a run that could start can go on.
 
     Args:
         runner: as ``Runner.resume`` leaves it.
         filename: the checkpoint.
+        planned: :func:`ends_of_schedulers` before, as the config has them.
 
     Raises:
         CheckpointError: that schedule comes down to next to nothing, and then a good part of the run is still to come.
     """
+    if planned == ends_of_schedulers(runner):
+        return
     schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
     schedulers = [scheduler for scheduler in schedulers if scheduler.param_name == 'lr']
     lengths = [runner.max_epochs if scheduler.by_epoch else runner.max_iters for scheduler in schedulers]

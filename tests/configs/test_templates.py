@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mixedae.engine.configs import read_config
-from mixedae.engine.preflight import check_layer_decay, needs_masks, preflight
+from mixedae.engine.preflight import check_layer_decay, compares_masks, loads_masks, preflight
 from object_aware.synthetic import write_demo_data
 from tests.configs.shrinking import REPO, batch_for, build, load, predict, step
 from tools import test as test_tool
@@ -40,7 +40,8 @@ def test_detection_template__masks(changed, masks):
     for phase in ('train', 'val', 'test'):
         dataset, evaluator = cfg[f'{phase}_dataloader'].dataset, cfg.get(f'{phase}_evaluator')
         loading = next(part for part in dataset.pipeline if part['type'] == 'LoadAnnotations')
-        assert loading['with_mask'] is masks and needs_masks(dataset, evaluator) is masks
+        assert loading['with_mask'] is masks and loads_masks(dataset) is masks
+        assert compares_masks(evaluator) is (masks and phase != 'train')
         if evaluator:
             assert evaluator.metric == (['bbox', 'segm'] if masks else 'bbox')
     heads = [cfg.model.roi_head.mask_head, cfg.model.roi_head.mask_roi_extractor]

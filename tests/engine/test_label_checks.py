@@ -97,6 +97,23 @@ def test_check_segmentation__maps_without_any_label(masks, mode):
         check_segmentation(*masks((255,), (255,), (255,)), 2)
 
 
+def test_check_segmentation__maps_without_any_label_where_none_is_needed(masks):
+    """Public test sets whose labels are all withheld."""
+    (warning,) = check_segmentation(*masks((255,), (255,), (255,)), 2, need_labels=False)
+    assert warning.startswith('None of the 3 label maps of ')
+
+
+def test_check_segmentation__looks_on_until_a_class_is_found(masks, monkeypatch):
+    """A rare class, in none of the maps that are drawn first."""
+    monkeypatch.setattr(label_checks, 'SAMPLED_LABEL_MAPS', 1)
+    for place in range(3):
+        maps = [(0, 255)] * 3
+        maps[place] = (0, 1)
+        assert check_segmentation(*masks(*maps), 1, reduce_zero_label=True) == []
+    with pytest.raises(ValueError, match=r'^None of the 3 label maps'):
+        check_segmentation(*masks((0, 255), (0,), (0,)), 1, reduce_zero_label=True)
+
+
 def test_check_segmentation__classes_that_do_not_occur(masks):
     folders = masks((0, 255), (0, 0), (255, 0))
     (warning,) = check_segmentation(*folders, 2, classes=('background', 'crack'))

@@ -14,8 +14,9 @@ from mixedae.engine.preflight import (
     check_layer_decay,
     check_num_classes,
     check_one_class,
+    compares_masks,
     leaf_datasets,
-    needs_masks,
+    loads_masks,
     preflight,
 )
 
@@ -140,29 +141,46 @@ def test_check_coco__masks(coco):
     change(annotations=[annotation(1, segmentation=polygon), annotation(2), annotation(3, segmentation=[])])
     check_coco(file, folder, None)
     sentence = r'^2 of 3 annotations of .*train\.json have no masks \(`segmentation`\), and this .* `masks = False` in '
-    with pytest.raises(ValueError, match=sentence):
-        check_coco(file, folder, None, need_masks=True)
-    change(
-        annotations=[annotation(1, segmentation=polygon), dict(annotation(2), category_id=9), annotation(3, ignore=1)]
-    )
-    check_coco(file, folder, ('cup', 'fork'), need_masks=True)  # mmdet reads neither of the two without a mask
+    for use in (dict(loads_masks=True), dict(compares_masks=True)):
+        with pytest.raises(ValueError, match=sentence):
+            check_coco(file, folder, None, **use)
+    change(annotations=[annotation(1, segmentation=polygon), dict(annotation(2), category_id=9)])
+    check_coco(file, folder, ('cup', 'fork'), loads_masks=True)
     with pytest.raises(ValueError, match=r'^1 of 2 annotations'):
-        check_coco(file, folder, ('cup', 'plate', 'fork'), need_masks=True)
+        check_coco(file, folder, ('cup', 'plate', 'fork'), loads_masks=True)
     change(annotations=[])
-    check_coco(file, folder, None, need_annotations=False, need_masks=True)
+    check_coco(file, folder, None, need_annotations=False, loads_masks=True)
 
 
-def test_needs_masks():
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(ignore=1),
+        dict(area=0),
+        dict(bbox=[1, 1, 0.5, 4]),
+        dict(bbox=[1, 1, 0, 0]),
+        dict(bbox=[12, 1, 4, 4]),
+        dict(bbox=[1, -5, 4, 5]),
+    ],
+)
+def test_check_coco__masks_that_mmdet_does_not_read(coco, changes):
+    """They are left out in training; COCO's evaluation reads those of all annotations."""
+    file, folder, change = coco
+    change(annotations=[annotation(1, segmentation=[[1, 1, 5, 1, 5, 5]]), annotation(2) | changes])
+    check_coco(file, folder, None, loads_masks=True)
+    with pytest.raises(ValueError, match=r'^1 of 2 annotations of .* have no masks'):
+        check_coco(file, folder, None, compares_masks=True)
+
+
+def test_loads_masks__compares_masks():
     with_masks = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
     for step in (with_masks, dict(type='mmdet.LoadAnnotations', with_mask=True)):
-        assert needs_masks(dict(pipeline=[dict(type='LoadImageFromFile'), step]), None)
-    nested = dict(pipeline=[dict(type='TestTimeAug', transforms=[[dict(type='Resize')], [with_masks]])])
-    assert needs_masks(nested, None)
-    boxes = dict(pipeline=[dict(type='LoadAnnotations', with_bbox=True)])
-    assert not needs_masks(boxes, None)
-    assert not needs_masks(boxes, dict(type='CocoMetric', metric='bbox'))
-    assert needs_masks(boxes, [dict(type='CocoMetric', metric=['bbox', 'segm'])])
-    assert needs_masks(boxes, dict(type='CocoMetric', metric='segm'))
+        assert loads_masks(dict(pipeline=[dict(type='LoadImageFromFile'), step]))
+    assert loads_masks(dict(pipeline=[dict(type='TestTimeAug', transforms=[[dict(type='Resize')], [with_masks]])]))
+    assert not loads_masks(dict(pipeline=[dict(type='LoadAnnotations', with_bbox=True)]))
+    assert not compares_masks(None) and not compares_masks(dict(type='CocoMetric', metric='bbox'))
+    assert compares_masks([dict(type='CocoMetric', metric=['bbox', 'segm'])])
+    assert compares_masks(dict(type='CocoMetric', metric='segm'))
 
 
 def test_check_coco__images_of_another_size(coco):
@@ -180,6 +198,9 @@ def test_check_coco__images_of_another_size(coco):
     turned[0x0112] = 6  # shown turned by 90 degrees: OpenCV and mmdet read it as 12x8
     Image.new('RGB', (8, 12)).save(folder / 'a.jpg', exif=turned)
     check_coco(file, folder, None)
+    Image.new('RGB', (12, 8)).save(folder / 'a.jpg', exif=turned)  # mmdet's boxes would be those of 8x12
+    with pytest.raises(ValueError, match=r'a\.jpg has 8x12 pixels \(turned as its Exif says, as mmdet does\), but'):
+        check_coco(file, folder, None)
 
 
 def test_check_coco__sizes_unsaid(coco):
@@ -257,15 +278,19 @@ def test_check_one_class():
     for head in (
         dict(num_classes=1),
         dict(num_classes=1, loss_decode=softmax),
-        dict(num_classes=1, loss_decode=[sigmoid, softmax]),
+        dict(num_classes=1, loss_decode=[softmax, softmax]),
+        dict(num_classes=2, out_channels=1, loss_decode=softmax),
     ):
-        with pytest.raises(ValueError, match=r'^model\.decode_head\.num_classes is 1, .* one class needs a background'):
+        name = 'out_channels' if 'out_channels' in head else 'num_classes'
+        with pytest.raises(ValueError, match=rf'^model\.decode_head\.{name} is 1, .* one class needs a background'):
             check_one_class(dict(decode_head=head))
     with pytest.raises(ValueError, match=r'^model\.auxiliary_head\[1\]\.num_classes is 1'):
         check_one_class(dict(auxiliary_head=[dict(num_classes=2), dict(num_classes=1)]))
     for model in (
         dict(decode_head=dict(num_classes=2)),
         dict(decode_head=dict(num_classes=1, loss_decode=sigmoid)),
+        dict(decode_head=dict(num_classes=2, out_channels=1, loss_decode=sigmoid)),
+        dict(decode_head=dict(num_classes=1, loss_decode=[softmax, dict(type='DiceLoss')])),  # Dice trains
         dict(decode_head=dict(num_classes=1, loss_cls=softmax)),  # Mask2Former: the class 'no object' comes on top
         dict(roi_head=dict(bbox_head=dict(num_classes=1), mask_head=dict(num_classes=1))),
     ):

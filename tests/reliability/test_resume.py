@@ -84,6 +84,18 @@ def test_resume__for_longer_than_the_schedule_of_the_checkpoint(tmp_path):
         runs.train(make(90, 90))
 
 
+def test_resume__of_a_schedule_that_always_ended_early(tmp_path):
+    """A batch job can always give --resume: a config that could start can go on."""
+
+    def make(iters):
+        cfg = runs.noisy(tmp_path / 'w', iters=iters, every=2, workers=0)
+        cfg.param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=12)]
+        return cfg
+
+    runs.train(make(6), resume=False)
+    assert runs.train(make(40)).iter == 40
+
+
 def test_resume__for_longer_at_a_rate_that_is_not_low(tmp_path):
     """A warm-up that ended, or a decay to a tenth: the run may go on at that rate."""
     for name, schedule in (

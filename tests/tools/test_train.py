@@ -369,6 +369,8 @@ def test_test__overwrites_no_input(detection, tmp_path, capsys):
     assert json.loads((tmp_path / 'train.json').read_text()) == content
     (tmp_path / 'metrics.json').write_text('{"coco/bbox_mAP": 0.5, "coco/segm_mAP": NaN}')
     assert test_tool.is_metrics(tmp_path / 'metrics.json') and not test_tool.is_metrics(tmp_path / 'train.json')
+    (tmp_path / 'images' / 'sub').mkdir()
+    Image.new('RGB', (8, 8)).save(tmp_path / 'images' / 'sub' / 'b.jpg')
     for folder in ('images', 'images/sub'):
         sentence = refused(test_tool, capsys, config, tmp_path / 'a.pth', '--show-dir', tmp_path / folder)
         assert 'lies in the data' in sentence and 'could overwrite it: give another' in sentence

@@ -37,7 +37,7 @@ def check_data(layout: Layout, progress: Callable[[int, int], None] | None = Non
             parts = [(s, layout.detection.classes if s == layout.detection.train else None) for s, _ in parts]
             parts.append((layout.detection.val, layout.detection.classes))
         for scenes, classes in parts:
-            check_coco(scenes.annotations, scenes.images, classes, need_masks=classes is not None)
+            check_coco(scenes.annotations, scenes.images, classes, loads_masks=classes is not None)
             images += [scenes.images / image['file_name'] for image in read_coco(scenes.annotations)['images']]
         read_scenes([(scenes.annotations, scenes.images) for scenes in layout.pretrain])
         if layout.segmentation:
