@@ -1,4 +1,4 @@
-"""Detectors under bfloat16 autocast: RoIAlign, NMS and anchors want float32, whatever the convolutions compute in."""
+"""Detectors and segmentors under bfloat16 autocast: RoIAlign, NMS and anchors want float32, losses are finite."""
 
 import pytest
 import torch
@@ -16,6 +16,40 @@ HEADS = (
 )
 NAMES = tuple(f'mixedae_vit-base-p16_{head}' for head in HEADS)
 CONFIGS = [path for path in sorted((REPO / 'mmcfg' / 'coco').glob('*.py')) if path.stem.startswith(NAMES)]
+
+SEGMENTORS = [
+    path
+    for path in sorted((REPO / 'mmcfg' / 'ade20k').glob('*.py'))
+    if ('-amp-' in path.stem or '-bf16-' in path.stem)
+    and 'vit-large' not in path.stem
+    and not path.stem.endswith('_ms')
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', SEGMENTORS, ids=name_of)
+def test_segmentor__bfloat16(path):
+    """As close to float32 as bfloat16 is, with finite gradients."""
+    cfg = load(path)
+    model = build(cfg).train()
+    for module in model.modules():
+        if 'Drop' in type(module).__name__:
+            module.eval()  # two passes are compared
+    batch = model.data_preprocessor(batch_for(model, cfg), True)
+
+    def loss_of():
+        return model.parse_losses(model(**batch, mode='loss'))[0]
+
+    expected = loss_of()
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = loss_of()
+    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    weights = [model.decode_head.conv_seg.weight]
+    if 'linear' not in path.stem:  # there the backbone is frozen
+        weights.append(model.backbone.blocks[0].attn.qkv.weight)
+    assert all(weight.grad.abs().sum() > 0 for weight in weights)
 
 
 @pytest.mark.slow
@@ -38,3 +72,4 @@ def test_detector__bfloat16(path):
 
 def test_configs__found():
     assert len(CONFIGS) == len(HEADS)
+    assert len(SEGMENTORS) >= 5
