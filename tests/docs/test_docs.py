@@ -133,15 +133,6 @@ def test_commands__name_scripts_and_options_that_are_there(words, monkeypatch):
             assert cfg.model.backbone.init_cfg.type == 'Pretrained'
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_python_blocks__run(page):
-    for block in blocks(page, 'python'):
-        names = {}
-        exec(compile(block, str(page), 'exec'), names)
-        if 'mixed' in names:
-            assert names['mixed'].shape == (2, 3, 224, 224)
-
-
 def parts_of_ours(node):
     """All dicts in a config that name a class of ours."""
     if isinstance(node, dict):
@@ -153,10 +144,13 @@ def parts_of_ours(node):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
-def test_python_blocks__parts_of_ours_exist_and_take_these_options(page):
+def test_python_blocks__run(page):
+    """And parts of ours that they name exist and take these options."""
     for block in blocks(page, 'python'):
         names = {}
         exec(compile(block, str(page), 'exec'), names)
+        if 'mixed' in names:
+            assert names['mixed'].shape == (2, 3, 224, 224)
         for part in parts_of_ours({name: value for name, value in names.items() if not name.startswith('__')}):
             kind = part['type'].removeprefix('mixedae.')
             cls = next((found for registry in REGISTRIES if (found := registry.get(kind)) is not None), None)
