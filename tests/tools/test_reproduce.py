@@ -324,6 +324,14 @@ def test_plan__every_fine_tuning_config_resolves(small_pack, tmp_path):
     assert configs['person'].model.roi_head.mask_head is None
     assert configs['person'].test_evaluator.metric == ['bbox']
     assert configs['super12'].model.roi_head.mask_head.num_classes > 1
+    # heads of the micro budget: light for ADE20K and the twelve classes
+    assert camvid.model.neck.in_channels == 48 and camvid.model.decode_head.type == 'UPerHead'
+    head = configs['ade'].model.decode_head
+    assert (head.type, head.num_convs, head.in_channels, head.num_classes) == ('FCNHead', 0, 48, 9)
+    assert configs['ade'].model.neck is None and configs['ade'].model.auxiliary_head is None
+    assert configs['ade'].model.backbone.out_indices == (3,) and configs['ade'].model.backbone.out_norm == 'final'
+    assert [configs[task].model.neck.out_channels for task in ('person', 'super12')] == [96, 48]
+    assert configs['super12'].model.roi_head.mask_head.num_convs == 1
 
 
 def test_pretrain_config__scenes_on_the_device(tmp_path):

@@ -152,9 +152,22 @@ def test_merge__runs_and_measures_from_elsewhere_stay(tmp_path):
     assert found['versions'] == dict(torch='2.11 and 2.12', numba='0.68', timm='1')
     assert merge(None, new, tmp_path) is new
     assert merge(found, new, tmp_path) == found
-    for other in (dict(new, budget='gpu'), dict(new, settings=dict(lr=2))):
+    for other in (dict(new, budget='gpu'), dict(new, settings=dict(lr=2)), dict(new, settings=dict(lr=1, blocks=3))):
         with pytest.raises(ValueError, match='holds results of budget cpu with other settings: take another folder'):
             merge(old, other, tmp_path)
+
+
+def test_merge__an_evaluation_may_change_as_long_as_it_has_no_figures(tmp_path):
+    rows = [dict(row, seconds=dict(camvid=3.0)) for row in runs()]
+    old = dict(budget='cpu', settings=dict(tasks=['probe'], person=4, camvid=1), runs=rows, versions={})
+    new = dict(old, settings=dict(tasks=['person'], person=5, camvid=1))
+    assert merge(old, new, tmp_path)['settings'] == new['settings']
+    for changed in (dict(new['settings'], camvid=2), dict(tasks=[], person=5)):
+        with pytest.raises(ValueError, match='with other settings'):
+            merge(old, dict(new, settings=changed), tmp_path)
+    measured = [dict(row, seconds=dict(person=3.0)) for row in rows]
+    with pytest.raises(ValueError, match='with other settings'):
+        merge(dict(old, runs=measured), new, tmp_path)
 
 
 def test_read_metrics__names_and_per_cent(tmp_path):
@@ -167,9 +180,11 @@ def test_read_metrics__names_and_per_cent(tmp_path):
     assert read('probe', {'knn_mean': 0.25}) == {'knn_mean': 25.0}
     assert read('dense', {'ade': 7.5}) == {'dense_ade': 7.5}
     assert read('camvid', {'mIoU': 31.0, 'aAcc': 70.0}) == {'camvid_miou': 31.0}
-    assert read('super12', {'coco/bbox_mAP': 0.1, 'coco/segm_mAP': 0.05, 'coco/bbox_mAP_50': 0.3}) == {
-        'super12_box': 10.0,
-        'super12_mask': 5.0,
+    assert read('ade', {'mIoU': 2.0}) == {'ade_miou': 2.0}
+    assert read('super12', {'box': 0.125, 'box50': 0.25, 'mask': 0.0}) == {
+        'super12_box': 12.5,
+        'super12_box50': 25.0,
+        'super12_mask': 0.0,
     }
     layers = {'layers': [{'topk_acc': 0.25}, {'topk_acc': 0.75}]}
     assert read('topk', {'models': {'model': layers}}) == {'topk_last': 75.0, 'topk_mean': 50.0}

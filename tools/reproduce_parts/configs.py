@@ -16,6 +16,7 @@ DEMO = Path(__file__).resolve().parents[2] / 'mmcfg' / 'demo'
 PRETRAIN = DEMO / 'mixedae_vit-tiny-p16_crops-128.py'
 SEGMENTATION = DEMO / 'mixedae_vit-tiny-p16_upernet_label-maps.py'
 DETECTION = DEMO / 'mixedae_vit-tiny-p16_mask-rcnn_coco-format.py'
+LIGHT_CHANNELS = 48  # of pyramid and heads of a light detector
 NO_WORKERS = {'num_workers': 0, 'persistent_workers': False}  # a stage is one process on one core
 
 
@@ -86,6 +87,20 @@ def segmentation_config(data: Data, task: str, budget: Budget, seed: int, checkp
         {'type': 'PackSegInputs'},
     ]
     head = {'num_classes': len(classes), 'ignore_index': ignored}
+    if tuning.light:
+        model = {
+            'backbone': {**_backbone(budget, checkpoint, budget.blocks[-1:]), 'out_norm': 'final'},
+            'neck': None,
+            'decode_head': _linear_head(budget.width, head),
+            'auxiliary_head': None,
+        }
+    else:
+        model = {
+            'backbone': _backbone(budget, checkpoint, budget.blocks),
+            'neck': {'in_channels': budget.width},
+            'decode_head': {**head, 'in_channels': [budget.width] * 4},
+            'auxiliary_head': {**head, 'in_channels': budget.width},
+        }
 
     def dataset(split: str, pipeline: list[dict]) -> dict[str, Any]:
         images, labels = folders[split]
@@ -101,13 +116,7 @@ def segmentation_config(data: Data, task: str, budget: Budget, seed: int, checkp
         }
 
     return {
-        'model': {
-            'data_preprocessor': {'size': tuning.size, 'seg_pad_val': ignored},
-            'backbone': _backbone(budget, checkpoint, budget.blocks),
-            'neck': {'in_channels': budget.width},
-            'decode_head': {**head, 'in_channels': [budget.width] * 4},
-            'auxiliary_head': {**head, 'in_channels': budget.width},
-        },
+        'model': {'data_preprocessor': {'size': tuning.size, 'seg_pad_val': ignored}, **model},
         'train_dataloader': {'batch_size': tuning.batch, **NO_WORKERS, 'dataset': dataset('train', train)},
         'test_dataloader': {**NO_WORKERS, 'dataset': {**dataset('val', test), 'indices': tuning.val_images}},
         'test_evaluator': {'ignore_index': ignored},
@@ -117,18 +126,22 @@ def segmentation_config(data: Data, task: str, budget: Budget, seed: int, checkp
 
 def detection_config(
     train_set: Scenes, val_set: Scenes, classes: list[str], masks: bool, budget: Budget, tuning: Tuning, seed: int,
-    checkpoint: Path,
+    checkpoint: Path, written: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Overrides of DETECTION; without masks the mask head is left out (Faster R-CNN)."""
+    """Overrides of DETECTION; without masks the mask head is left out (Faster R-CNN).
+
+    `written`: how the names of the files begin that the test writes its detections into.
+    """
     objects = {'type': 'LoadAnnotations', 'with_bbox': True, 'with_mask': masks}
     resize = {'type': 'Resize', 'scale': tuning.size, 'keep_ratio': True}
     load = {'type': 'LoadImageFromFile'}
     meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     train = [load, objects, resize, {'type': 'RandomFlip', 'prob': 0.5}, {'type': 'PackDetInputs'}]
     test = [load, resize, objects, {'type': 'PackDetInputs', 'meta_keys': meta_keys}]
-    roi_head: dict[str, Any] = {'bbox_head': {'num_classes': len(classes)}}
+    neck, rpn_head, roi_head = _detection_heads(tuning.light)
+    roi_head['bbox_head']['num_classes'] = len(classes)
     if masks:
-        roi_head['mask_head'] = {'num_classes': len(classes)}
+        roi_head['mask_head']['num_classes'] = len(classes)
     else:
         roi_head.update(mask_head=None, mask_roi_extractor=None)
 
@@ -144,14 +157,50 @@ def detection_config(
     return {
         'model': {
             'backbone': _backbone(budget, checkpoint, (budget.blocks[-1],)),
-            'neck': {'in_channels': budget.width},
+            'neck': {'in_channels': budget.width, **neck},
+            **rpn_head,
             'roi_head': roi_head,
         },
         'train_dataloader': {'batch_size': tuning.batch, **NO_WORKERS, 'dataset': dataset(train_set, train)},
         'test_dataloader': {**NO_WORKERS, 'dataset': {**dataset(val_set, test), 'indices': tuning.val_images}},
-        'test_evaluator': {'ann_file': str(val_set.annotations), 'metric': ['bbox', 'segm'] if masks else ['bbox']},
+        'test_evaluator': {
+            'ann_file': str(val_set.annotations),
+            'metric': ['bbox', 'segm'] if masks else ['bbox'],
+            'outfile_prefix': str(written),
+        },
         **_fine_tuning(tuning, seed),
     }
+
+
+def _linear_head(width: int, head: dict[str, Any]) -> dict[str, Any]:
+    """One linear layer on the patches; its logits are resized to the labels."""
+    return {
+        '_delete_': True,
+        'type': 'FCNHead',
+        'in_channels': width,
+        'channels': width,
+        'in_index': 0,
+        'num_convs': 0,
+        'concat_input': False,
+        'dropout_ratio': 0.0,
+        'align_corners': False,
+        'loss_decode': {'type': 'CrossEntropyLoss', 'use_sigmoid': False, 'loss_weight': 1.0},
+        **head,
+    }
+
+
+def _detection_heads(light: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Overrides of the neck, of the model (its RPN) and of `roi_head`."""
+    if not light:
+        return {}, {}, {'bbox_head': {}, 'mask_head': {}}
+    c = LIGHT_CHANNELS
+    roi_head = {
+        'bbox_roi_extractor': {'out_channels': c},
+        'bbox_head': {'in_channels': c, 'num_shared_convs': 0},
+        'mask_roi_extractor': {'out_channels': c},
+        'mask_head': {'in_channels': c, 'conv_out_channels': c, 'num_convs': 1},
+    }
+    return {'out_channels': c}, {'rpn_head': {'in_channels': c, 'feat_channels': c}}, roi_head
 
 
 def _backbone(budget: Budget, checkpoint: Path, blocks: tuple[int, ...]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.demo_parts.layout import Scenes
-from tools.reproduce_parts.budgets import Budget
+from tools.reproduce_parts.budgets import Budget, Tuning
 from tools.reproduce_parts.configs import (
     DETECTION,
     PRETRAIN,
@@ -92,8 +92,8 @@ class Plan:
         return self.work_dir / 'weights' / f'{variant}_s{seed}.pth'
 
     def result(self, task: str, variant: str, seed: int) -> Path:
-        name = 'topk_accuracy.json' if task == 'topk' else 'metrics.json'
-        return self.work_dir / 'runs' / f'{task}_{variant}_s{seed}' / name
+        name = {'topk': 'topk_accuracy.json', 'super12': 'precision.json', 'person': 'precision.json'}
+        return self.work_dir / 'runs' / f'{task}_{variant}_s{seed}' / name.get(task, 'metrics.json')
 
     def crops(self, split: str, parts: tuple[Scenes, ...]) -> Stage:
         arguments: list[object] = []
@@ -138,28 +138,35 @@ class Plan:
             command = getattr(self, f'_{task}')(self.work_dir / 'configs' / f'{pretrain}.py', weights, out)
             after = (pretrain, 'crops_val') if task == 'topk' else (pretrain,)
             return Stage(name, task, title, (Command(command),), (out,), folder, after)
-        tuning, data = getattr(self.budget, task), self.data
+        tuning: Tuning = getattr(self.budget, task)
         if task in ('camvid', 'ade'):
-            base, overrides = SEGMENTATION, segmentation_config(data, task, self.budget, seed, weights)
+            base, val = SEGMENTATION, None
+            overrides = segmentation_config(self.data, task, self.budget, seed, weights)
         else:
-            if task == 'person':
-                sets, masks = (data.person_train, data.person_val), False
-                classes = ['person']
-            else:
-                detection = data.layout.detection
-                sets, masks, classes = (detection.train, detection.val), True, list(detection.classes)
-            val = self.limited(task, sets[1], tuning.val_images)
-            base = DETECTION
-            overrides = detection_config(sets[0], val, classes, masks, self.budget, tuning, seed, weights)
-        trained = folder / f'iter_{tuning.iterations}.pth'
+            base, (train_set, val, classes, masks) = DETECTION, self.detection_data(task)
+            overrides = detection_config(
+                train_set, val, classes, masks, self.budget, tuning, seed, weights, folder / 'test' / 'detections'
+            )
+        trained, metrics = folder / f'iter_{tuning.iterations}.pth', out.with_name('metrics.json')
         config = self.work_dir / 'configs' / f'{name}.py'
         train = self.tool('train.py', config, '--work-dir', folder, '--resume')
-        test = self.tool('test.py', config, trained, '--work-dir', folder / 'test', '--out', out)
+        test = self.tool('test.py', config, trained, '--work-dir', folder / 'test', '--out', metrics)
         config, content = self.config(name, base, overrides, title, train, test)
+        commands = [Command(train, trained), Command(test)]
+        if val is not None:
+            written = overrides['test_evaluator']['outfile_prefix']
+            commands.append(Command(self.part('precision', val.annotations, written, '--out', out)))
         return Stage(
-            name, task, title, (Command(train, trained), Command(test)), (out,), folder, (pretrain,), content,
-            tuning.iterations, removes='*.pth',
-        )  # fmt: skip
+            name, task, title, tuple(commands), (out,), folder, (pretrain,), content, tuning.iterations, removes='*.pth'
+        )
+
+    def detection_data(self, task: str) -> tuple[Scenes, Scenes, list[str], bool]:
+        """Train scenes, val scenes (as many as are tested), classes, and whether there are masks."""
+        count = getattr(self.budget, task).val_images
+        if task == 'person':
+            return self.data.person_train, self.limited(task, self.data.person_val, count), ['person'], False
+        sets = self.data.layout.detection
+        return sets.train, self.limited(task, sets.val, count), list(sets.classes), True
 
     def _probe(self, config: Path, weights: Path, out: Path) -> tuple[str, ...]:
         return self.part(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tools.reproduce_parts.budgets import TASKS
 from tools.reproduce_parts.running import Journey, read_json, write_json
 from tools.reproduce_parts.variants import VARIANTS
 from tools.stage_parts.facts import test_figures
@@ -69,11 +70,16 @@ def merge(published: dict[str, Any] | None, results: dict[str, Any], source: Pat
         source: for the message.
 
     Raises:
-        ValueError: the two are of different settings, so that they do not belong into one table.
+        ValueError: the two differ in settings that a published figure depends on, so that they do not belong into one
+            table.
     """
     if published is None:
         return results
-    if any(published[key] != results[key] for key in ('budget', 'settings')):
+    measured = {task for row in published['runs'] for task in row['seconds']}
+    free = {'tasks', *TASKS} - measured  # settings of what the page has no figures of may change
+    both = {**published['settings'], **results['settings']}
+    unlike = [name for name in both if published['settings'].get(name) != results['settings'].get(name)]
+    if published['budget'] != results['budget'] or not free.issuperset(unlike):
         raise ValueError(
             f'{source} holds results of budget {published["budget"]} with other settings: take another folder for '
             f'--publish, or move {source.name} away to begin anew.'
@@ -82,8 +88,8 @@ def merge(published: dict[str, Any] | None, results: dict[str, Any], source: Pat
     for row in results['runs']:
         old = rows.get((row['variant'], row['seed']))
         if old is not None and old['fingerprint'] == row['fingerprint']:
-            both = ('metrics', 'seconds', 'commits')
-            row = {**row, **{name: {**old.get(name, {}), **row[name]} for name in both}}
+            parts = ('metrics', 'seconds', 'commits')
+            row = {**row, **{name: {**old.get(name, {}), **row[name]} for name in parts}}
         rows[row['variant'], row['seed']] = row
     places = {name: place for place, name in enumerate(VARIANTS)}
     rows = {key: row for key, row in rows.items() if key[0] in places}
@@ -156,8 +162,6 @@ def read_metrics(task: str, path: Path) -> dict[str, float]:
                 layers = [100 * layer['topk_acc'] for layer in content['models'][name]['layers']]
                 found.update({f'{key}_last': layers[-1], f'{key}_mean': sum(layers) / len(layers)})
         return found
-    figures = test_figures(path)
-    if task in ('camvid', 'ade'):
-        return {f'{task}_miou': figures['mIoU']}
-    kinds = {'bbox_mAP': 'box', 'segm_mAP': 'mask'}
-    return {f'{task}_{kinds[name]}': 100 * value for name, value in figures.items() if name in kinds}
+    if task in ('super12', 'person'):
+        return {f'{task}_{name}': 100 * value for name, value in content.items()}
+    return {f'{task}_miou': test_figures(path)['mIoU']}
