@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import IterTimerHook
+from mmengine.registry import VISBACKENDS
+from mmengine.visualization import BaseVisBackend
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -56,7 +58,9 @@ def labelled(tmp_path: Path) -> Path:
     return tmp_path / 'labelled'
 
 
-def run(work_dir: Path, *hooks: dict, kind: str = 'MixedAE', epochs: int = 2, by_epoch: bool = True) -> SafeRunner:
+def run(
+    work_dir: Path, *hooks: dict, kind: str = 'MixedAE', epochs: int = 2, by_epoch: bool = True, backends: tuple = ()
+) -> SafeRunner:
     encoder = dict(arch=dict(embed_dim=24, depth=2, num_heads=2), img_size=32, patch_size=8)
     runner = SafeRunner(
         model=dict(
@@ -81,7 +85,7 @@ def run(work_dir: Path, *hooks: dict, kind: str = 'MixedAE', epochs: int = 2, by
             logger=dict(type='LoggerHook', interval=2), checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch)
         ),
         log_processor=dict(by_epoch=by_epoch),
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), *backends]),
         randomness=dict(seed=3),
         experiment_name=str(work_dir),
     )
@@ -248,6 +252,47 @@ def test_picture_hook__sheets_of_the_same_images(tmp_path: Path) -> None:
     assert first.shape == last.shape == (34 + 4 * 132, 4 + 7 * 132, 3)
     np.testing.assert_array_equal(first[:, : 4 + 4 * 132], last[:, : 4 + 4 * 132])  # source, mask, mix, unmixed
     assert (first[:, 4 + 4 * 132 :] != last[:, 4 + 4 * 132 :]).any()
+
+
+@VISBACKENDS.register_module()
+class NotingBackend(BaseVisBackend):
+    """Keeps what it is given: stands for TensorBoard, W&B, ..."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir)
+        self.images: list[tuple[str, int, np.ndarray]] = []
+        self.scalars: list[tuple[int, dict]] = []
+
+    def _init_env(self) -> None:
+        """Nothing to set up."""
+
+    @property
+    def experiment(self) -> NotingBackend:
+        return self
+
+    def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: object) -> None:
+        self.images.append((name, step, image))
+
+    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: object) -> None:
+        self.scalars.append((step, dict(scalar_dict)))
+
+
+def test_side_hooks__every_visualisation_backend_gets_all(tmp_path: Path, labelled: Path) -> None:
+    runner = run(
+        tmp_path / 'a',
+        dict(type='mixedae.ProbeHook', train=str(labelled), max_crops=8),
+        dict(type='mixedae.PictureHook', interval=1),
+        backends=(dict(type='NotingBackend', save_dir=str(tmp_path / 'noted')),),
+    )
+    (backend,) = [b for b in runner.visualizer._vis_backends.values() if isinstance(b, NotingBackend)]
+    written = [{k: v for k, v in line.items() if k != 'step'} for line in scalars(tmp_path / 'a', 'probe/')]
+    probes = [(step, found) for step, found in backend.scalars if 'probe/knn' in found]
+    assert [step for step, _ in probes] == [0, 4, 8] and [found for _, found in probes] == written
+    assert [(name, step) for name, step, _ in backend.images] == [('pretraining', step) for step in (0, 4, 8)]
+    folder = next((tmp_path / 'a').glob('*/vis_data/vis_image'))
+    for _, step, image in backend.images:
+        assert image.dtype == np.uint8  # (H, W, 3), as every backend takes it
+        np.testing.assert_array_equal(image, np.asarray(Image.open(folder / f'pretraining_{step}.png')))
 
 
 def test_training_images__of_windows_that_the_device_cuts(tmp_path: Path) -> None:

@@ -82,13 +82,29 @@ def one_process(tmp_path_factory, pictures):
 
 @pytest.mark.parametrize('counts', [1, 2])
 def test_data_parallel__same_weights_as_one_process(tmp_path, pictures, one_process, counts):
+    """With hooks that look at the model on rank 0 every second step, while the other process waits."""
     wrapper = RUNTIME.model_wrapper_cfg
     assert wrapper.static_graph and wrapper.gradient_as_bucket_view
-    runs.finish(lambda folder: config(folder, pictures, 4, counts, wrapper), tmp_path, world=2, resume=False)
+    looking = dict(interval=2, by_epoch=False, at_start=False)
+
+    def both(folder):
+        cfg = config(folder, pictures, 4, counts, wrapper)
+        cfg.custom_hooks += [
+            dict(type='mixedae.ProbeHook', max_crops=8, **looking),
+            dict(type='mixedae.PictureHook', **looking),
+        ]
+        return cfg
+
+    runs.finish(both, tmp_path, world=2, resume=False)
     compare(one_process(counts)['state_dict'], read_file(str(tmp_path / 'iter_4.pth'))['state_dict'])
     lines = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
     paces = [line['images_per_s'] for line in map(json.loads, lines) if 'images_per_s' in line]
     assert paces and all(pace > 0 for pace in paces)  # the sum of both processes
+    looks = [line for line in map(json.loads, lines) if 'probe/rankme' in line]
+    assert [line['step'] for line in looks] == [2, 4] and all(1 <= line['probe/rankme'] <= 8 for line in looks)
+    assert sorted(file.name for file in tmp_path.glob('*/vis_data/vis_image/*')) == [
+        'pretraining_2.png', 'pretraining_4.png',
+    ]  # fmt: skip
 
 
 def test_fully_sharded__same_weights_and_same_checkpoints(tmp_path, pictures, one_process):
