@@ -22,7 +22,7 @@ from tools.reproduce_parts import tables
 from tools.reproduce_parts.budgets import BUDGETS, TASKS
 from tools.reproduce_parts.configs import pretrain_config
 from tools.reproduce_parts.data import find_data
-from tools.reproduce_parts.dense import class_shares, fit_linear, mean_iou, read_labels
+from tools.reproduce_parts.dense import PatchFeatures, class_shares, fit_linear, mean_iou, read_labels
 from tools.reproduce_parts.plan import Plan
 from tools.reproduce_parts.running import Command, Journey, Stage, fingerprints
 from tools.reproduce_parts.variants import ON_REQUEST, ORDER, VARIANTS, equal_iterations, model_config, schedule
@@ -295,6 +295,33 @@ def test_plan__seed_by_seed_each_variant_with_its_evaluations(small_pack, tmp_pa
     assert names == ['crops_train', 'crops_val', *one, *(name.replace('_s0', '_s1') for name in one)]
 
 
+def test_plan__topk_attention_is_kept_as_it_was_trained(small_pack, tmp_path):
+    variants = ('scratch', 'mae', 'naive', 'contrastive', 'mixedae', 'attention', 'wide')
+    stages = plan(small_pack, tmp_path, seeds=(0,), variants=variants, tasks=('dense', 'kept')).stages()
+    found = {stage.name: stage.commands[0].arguments for stage in stages if stage.kind in ('dense', 'kept')}
+    ratios = {name: a[a.index('--topk-ratio') + 1] for name, a in found.items() if '--topk-ratio' in a}
+    assert ratios == {'kept_mixedae_s0': '0.25', 'kept_attention_s0': '0.25', 'kept_wide_s0': '0.5'}
+    assert [name for name in found if name.startswith('kept')] == list(ratios)
+    assert len([name for name in found if name.startswith('dense')]) == len(variants)
+
+
+def test_patch_features__topk_attention_of_all_keys_is_global(small_pack, tmp_path):
+    from mixedae.models import MixedAEViT
+
+    arch = dict(embed_dim=24, depth=2, num_heads=2)
+    torch.manual_seed(0)
+    model = MixedAEViT(arch=arch, img_size=64, out_indices=(1,))
+    model.init_weights()
+    for parameter in model.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    files = sorted(small_pack.glob('seg_camvid/images/val/*'))[:2]
+    maps = [PatchFeatures(tmp_path / 'a.pth', arch, 64, (64, 64), ratio)(files) for ratio in (None, 1.0, 0.25)]
+    assert maps[0].shape == (len(files), 16, 24) and len(files) == 2
+    torch.testing.assert_close(maps[0], maps[1])
+    assert (maps[0] - maps[2]).abs().max() > 1e-2
+
+
 def test_plan__lengths_stay_when_counting_changes(small_pack, tmp_path, monkeypatch):
     first = plan(small_pack, tmp_path).lengths
     monkeypatch.setattr('tools.reproduce_parts.variants.operations', lambda variant, budget: 1.0 + len(variant.title))
@@ -381,5 +408,5 @@ def test_reproduce__every_evaluation_once(small_pack, tmp_path, capsys):
     assert torch.load(tmp_path / 'weights' / 'scenes_s0.pth', weights_only=True).keys() == {'state_dict', 'meta'}
     assert reproduce.main(command[2:]) == 0
     text = capsys.readouterr().out
-    assert '10 of 10 stages are done already' in text and 'start ' not in text
+    assert '11 of 11 stages are done already' in text and 'start ' not in text
     assert '| MixedAE on whole scenes | ' in (tmp_path / 'results.md').read_text()

@@ -80,15 +80,17 @@ def mean_iou(confusion: Tensor) -> float:
 
 
 class PatchFeatures:
-    """Maps of a checkpoint's plain backbone: global attention, no segment embedding."""
+    """Maps of a checkpoint as plain backbone, no segment embedding; attention is global or, with `topk_ratio`, TopK."""
 
-    def __init__(self, checkpoint: Path, arch: str | dict, img_size: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, checkpoint: Path, arch: str | dict, img_size: int, size: tuple[int, int], topk_ratio: float | None = None
+    ) -> None:
         from mixedae.models import MixedAEViT
         from mixedae.models.archs import get_arch
 
         last = get_arch(arch)[1] - 1
         init = dict(type='Pretrained', checkpoint=str(checkpoint))
-        self.model = MixedAEViT(arch=arch, img_size=img_size, out_indices=(last,), init_cfg=init)
+        self.model = MixedAEViT(arch=arch, img_size=img_size, out_indices=(last,), topk_ratio=topk_ratio, init_cfg=init)
         self.model.init_weights()
         self.model.eval()
         self.size = size
@@ -149,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--arch', default='"tiny"', help='as JSON')
     parser.add_argument('--img-size', type=int, default=128, help='of pre-training')
     parser.add_argument('--size', type=int, nargs=2, default=(160, 208), help='(height, width) images are scaled to')
+    parser.add_argument('--topk-ratio', type=float, help='K / L of TopK attention that is kept; else it is global')
     parser.add_argument('--count', type=int, nargs=2, default=(1000, 400), help='images of train and val at most')
     parser.add_argument(
         '--set',
@@ -160,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args(arguments)
-    extract = PatchFeatures(args.checkpoint, json.loads(args.arch), args.img_size, tuple(args.size))
+    extract = PatchFeatures(args.checkpoint, json.loads(args.arch), args.img_size, tuple(args.size), args.topk_ratio)
     found = {}
     for name, folder, classes, ignored in args.set:
         sets = {

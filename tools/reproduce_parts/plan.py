@@ -22,7 +22,7 @@ from tools.reproduce_parts.configs import (
 )
 from tools.reproduce_parts.data import CAMVID_UNLABELLED, Data
 from tools.reproduce_parts.running import Command, Stage, read_json, write_json
-from tools.reproduce_parts.variants import VARIANTS, schedule
+from tools.reproduce_parts.variants import VARIANTS, kept_ratio, schedule
 from tools.stage_parts.commands import relative
 from tools.stage_parts.configs import write_config
 
@@ -60,7 +60,8 @@ class Plan:
             for variant in self.variants:
                 found.append(self.pretrain(variant, seed, int(lengths[variant]['iterations'])))
                 for task in self.tasks:
-                    if task != 'topk' or variant in MIXING:
+                    fits = {'topk': variant in MIXING, 'kept': kept_ratio(VARIANTS[variant]) is not None}
+                    if fits.get(task, True):
                         found.append(self.evaluation(task, variant, seed))
         return found
 
@@ -134,7 +135,10 @@ class Plan:
             self.weights(variant, seed),
         )
         title = f'{task}: {VARIANTS[variant].title}, seed {seed}'
-        if task in ('probe', 'topk', 'dense'):
+        if task in ('dense', 'kept'):
+            command = self._dense(weights, out, kept_ratio(VARIANTS[variant]) if task == 'kept' else None)
+            return Stage(name, task, title, (Command(command),), (out,), folder, (pretrain,))
+        if task in ('probe', 'topk'):
             command = getattr(self, f'_{task}')(self.work_dir / 'configs' / f'{pretrain}.py', weights, out)
             after = (pretrain, 'crops_val') if task == 'topk' else (pretrain,)
             return Stage(name, task, title, (Command(command),), (out,), folder, after)
@@ -179,14 +183,15 @@ class Plan:
             '--count', self.budget.topk_images, '--without-segments', '--name', 'model', '--out', out.parent,
         )  # fmt: skip
 
-    def _dense(self, config: Path, weights: Path, out: Path) -> tuple[str, ...]:
+    def _dense(self, weights: Path, out: Path, topk_ratio: float | None) -> tuple[str, ...]:
         dense, segmentation = self.budget.dense, self.data.layout.segmentation
         ade = segmentation.train_images.parents[1]
+        kept = () if topk_ratio is None else ('--topk-ratio', topk_ratio)
         return self.part(
             'dense', weights, '--arch', json.dumps(self.budget.arch), '--img-size', self.budget.crop,
             '--size', *dense.size, '--count', dense.train_images, dense.val_images,
             '--set', 'camvid', self.data.camvid, len(self.data.camvid_classes()), CAMVID_UNLABELLED,
-            '--set', 'ade', ade, len(segmentation.classes), 0, '--out', out,
+            '--set', 'ade', ade, len(segmentation.classes), 0, *kept, '--out', out,
         )  # fmt: skip
 
     def limited(self, task: str, scenes: Scenes, count: int) -> Scenes:

@@ -153,8 +153,8 @@ def read_metrics(task: str, path: Path) -> dict[str, float]:
     content = read_json(path) or {}
     if task == 'probe':
         return {name: 100 * value for name, value in content.items()}
-    if task == 'dense':
-        return {f'dense_{name}': value for name, value in content.items()}
+    if task in ('dense', 'kept'):
+        return {f'{task}_{name}': value for name, value in content.items()}
     if task == 'topk':
         found = {}
         for name, key in (('model', 'topk'), ('model, segments left out', 'topk_content')):
