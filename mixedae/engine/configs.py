@@ -27,7 +27,8 @@ def read_config(path: str, options: dict | None = None) -> Config:
         raise FileNotFoundError(f'The config {path} needs a file that is missing ({error}).') from None
     except ImportError as error:
         raise ImportError(f'The config {path} needs a module that does not import ({error}): run `make env`.') from None
-    except (SyntaxError, NameError, KeyError, TypeError, AttributeError) as error:
+    except (SyntaxError, NameError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        # AssertionError: mmdet and mmseg, where the config imports them, and the installed mmcv is not one of theirs
         raise ValueError(f'The config {path} cannot be read ({type(error).__name__}: {error}).') from error
     if options:
         try:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from mmengine.config import Config
@@ -16,19 +17,25 @@ CHECKPOINT = r'(iter|epoch)_\d+'
 
 
 def checkpoints_of_run(cfg: Config) -> list[Path]:
-    """Checkpoints that a run with this config writes, or has written, into its work directory; the newest file last.
+    """Checkpoints that a run with this config writes, or has written, into its folders; the newest file last.
 
     Those at intervals (also under the ``filename_tmpl`` of the config), the best, what is published of them, and the
-    one that ``last_checkpoint`` names. Other files, such as weights that someone put there, are none of them.
+    one that ``last_checkpoint`` names. Other files, such as weights that someone put there, are none of them. The
+    folders are the work directory and, with ``out_dir`` of the checkpoint hook, the one of the same name in there.
     """
-    folder = Path(cfg.work_dir)
-    template = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('filename_tmpl')
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    folders = [Path(cfg.work_dir)]
+    if hook.get('out_dir') and '://' not in str(hook['out_dir']):
+        folders.append(Path(hook['out_dir']) / Path(cfg.work_dir).name)
     names = [rf'(best_.+_)?{CHECKPOINT}(-[0-9a-f]{{8}})?\.pth']
-    if template:
-        names.append(re.escape(template).replace(r'\{\}', r'\d+'))
-    found = [path for path in folder.glob('*') if any(re.fullmatch(name, path.name) for name in names)]
-    last = last_named(folder)
-    if last is not None and last.parent.resolve() == folder.resolve() and last.name not in {p.name for p in found}:
+    if hook.get('filename_tmpl'):
+        parts = Formatter().parse(hook['filename_tmpl'])
+        names.append(''.join(re.escape(text) + (r'\d+' if field is not None else '') for text, field, _, _ in parts))
+    entries = [path for folder in folders for path in folder.glob('*')]
+    found = [path for path in entries if any(re.fullmatch(name, path.name) for name in names)]
+    last = last_named(folders[0])
+    inside = last is not None and last.parent.resolve() in {folder.resolve() for folder in folders}
+    if inside and last not in found:
         found.append(last)
     return sorted((path for path in found if path.is_file()), key=lambda path: (path.stat().st_mtime_ns, path.name))
 

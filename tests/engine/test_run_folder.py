@@ -33,6 +33,23 @@ def test_checkpoints_of_run__by_name_and_as_named(tmp_path):
     assert checkpoints_of_run(config(tmp_path / 'none')) == []
 
 
+def test_checkpoints_of_run__numbers_with_zeros_and_a_folder_elsewhere(tmp_path):
+    run, elsewhere = tmp_path / 'runs' / 'a', tmp_path / 'large' / 'a'
+    for folder in (run, elsewhere):
+        folder.mkdir(parents=True)
+        fill(folder, ['step_000030{x}.pth', 'step_x.pth', 'keep.json'])
+    hooks = dict(checkpoint=dict(filename_tmpl='step_{:06d}{{x}}.pth', out_dir=str(tmp_path / 'large')))
+    cfg = config(run, default_hooks=hooks)
+    (run / 'last_checkpoint').write_text(str(elsewhere / 'step_000030{x}.pth'))
+    assert set(checkpoints_of_run(cfg)) == {folder / 'step_000030{x}.pth' for folder in (run, elsewhere)}
+    with pytest.raises(FileExistsError, match='holds a run already'):
+        check_new_run(cfg)
+    assert remove_run(cfg) == ['step_000030{x}.pth'] * 2
+    assert sorted(path.name for path in elsewhere.iterdir()) == ['keep.json', 'step_x.pth']
+    hooks['checkpoint'].update(out_dir='s3://bucket/large')
+    assert checkpoints_of_run(config(run, default_hooks=hooks)) == []
+
+
 def test_check_new_run__refused(tmp_path):
     check_new_run(config(tmp_path))
     fill(tmp_path, OTHERS)

@@ -171,6 +171,7 @@ def test_train__bad_config(pretraining, tmp_path, capsys):
     for text, sentence in (
         ('model = dict(', 'cannot be read (SyntaxError'),
         ("_base_ = 'none.py'", 'needs a file that is missing'),
+        ("assert False, 'MMCV==9 is used but incompatible'", 'cannot be read (AssertionError: MMCV==9 is used'),
         ('a = 1', 'is no config of a run: it has no model'),
         ("model = dict(type='X')", 'trains nothing: it has no train_dataloader'),
         (
