@@ -354,7 +354,7 @@ def test_plan__every_fine_tuning_config_resolves(small_pack, tmp_path):
     # heads of the micro budget: light for ADE20K and the twelve classes
     assert camvid.model.neck.in_channels == 48 and camvid.model.decode_head.type == 'UPerHead'
     head = configs['ade'].model.decode_head
-    assert (head.type, head.num_convs, head.in_channels, head.num_classes) == ('FCNHead', 0, 48, 9)
+    assert (head.type, head.in_channels, head.num_classes) == ('LinearHead', 48, 9)
     assert configs['ade'].model.neck is None and configs['ade'].model.auxiliary_head is None
     assert configs['ade'].model.backbone.out_indices == (3,) and configs['ade'].model.backbone.out_norm == 'final'
     assert [configs[task].model.neck.out_channels for task in ('person', 'super12')] == [96, 48]

@@ -87,11 +87,20 @@ def segmentation_config(data: Data, task: str, budget: Budget, seed: int, checkp
         {'type': 'PackSegInputs'},
     ]
     head = {'num_classes': len(classes), 'ignore_index': ignored}
+    extra: dict[str, Any] = {}
     if tuning.light:
+        extra = {'custom_imports': {'imports': ['mixedae', 'tools.reproduce_parts.linear_head']}}
         model = {
             'backbone': {**_backbone(budget, checkpoint, budget.blocks[-1:]), 'out_norm': 'final'},
             'neck': None,
-            'decode_head': _linear_head(budget.width, head),
+            'decode_head': {
+                '_delete_': True,
+                'type': 'LinearHead',
+                'in_channels': budget.width,
+                'in_index': 0,
+                'align_corners': False,
+                **head,
+            },
             'auxiliary_head': None,
         }
     else:
@@ -116,6 +125,7 @@ def segmentation_config(data: Data, task: str, budget: Budget, seed: int, checkp
         }
 
     return {
+        **extra,
         'model': {'data_preprocessor': {'size': tuning.size, 'seg_pad_val': ignored}, **model},
         'train_dataloader': {'batch_size': tuning.batch, **NO_WORKERS, 'dataset': dataset('train', train)},
         'test_dataloader': {**NO_WORKERS, 'dataset': {**dataset('val', test), 'indices': tuning.val_images}},
@@ -169,23 +179,6 @@ def detection_config(
             'outfile_prefix': str(written),
         },
         **_fine_tuning(tuning, seed),
-    }
-
-
-def _linear_head(width: int, head: dict[str, Any]) -> dict[str, Any]:
-    """One linear layer on the patches; its logits are resized to the labels."""
-    return {
-        '_delete_': True,
-        'type': 'FCNHead',
-        'in_channels': width,
-        'channels': width,
-        'in_index': 0,
-        'num_convs': 0,
-        'concat_input': False,
-        'dropout_ratio': 0.0,
-        'align_corners': False,
-        'loss_decode': {'type': 'CrossEntropyLoss', 'use_sigmoid': False, 'loss_weight': 1.0},
-        **head,
     }
 
 
