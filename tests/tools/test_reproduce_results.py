@@ -103,6 +103,7 @@ def test_page__claim_with_its_numbers():
         '| MixedAE is better than MAE | paper | **holds** | MixedAE - MAE | '
         'CamVid mIoU, fine-tuned +3.0 (pooled sd 1.0, 3 seeds): holds |'
     ) in text
+    assert '| [CLS] in the decoder helps | open choice of the method | **not run** |' in text
     assert 'a CPU. torch 2.0. Commits of the stages: aaaaaaaa+, bbbbbbbb (+' in text
     assert tables.page(dict(budget='cpu', runs=[], versions={})) == 'No pre-training is finished yet.\n'
 

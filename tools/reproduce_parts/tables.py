@@ -103,9 +103,10 @@ def claim_table(runs: Sequence[Mapping]) -> str:
     """Each claim with its verdict, and the difference on each measure."""
     rows = []
     for claim, judgements in judge_all(runs):
-        details = '; '.join(describe(j, digits_of(runs, j.measure)) for j in judgements) or 'no runs yet'
+        details = '; '.join(describe(j, digits_of(runs, j.measure)) for j in judgements) or NONE
+        verdict = overall(judgements) if judgements else 'not run'
         pair = f'{VARIANTS[claim.better].title} - {VARIANTS[claim.worse].title}'
-        rows.append([claim.text, claim.source, f'**{overall(judgements)}**', pair, details])
+        rows.append([claim.text, claim.source, f'**{verdict}**', pair, details])
     return table(['claim', 'whose', 'at this scale', 'difference of', 'by measure'], rows)
 
 
