@@ -355,6 +355,9 @@ def test_plan__every_fine_tuning_config_resolves(small_pack, tmp_path):
     assert camvid.model.neck.in_channels == 48 and camvid.model.decode_head.type == 'UPerHead'
     head = configs['ade'].model.decode_head
     assert (head.type, head.in_channels, head.num_classes) == ('LinearHead', 48, 9)
+    keys = configs['ade'].optim_wrapper.paramwise_cfg.custom_keys
+    assert keys == dict(decode_head=dict(lr_mult=20.0)) and configs['ade'].optim_wrapper.optimizer.lr == 3e-4
+    assert configs['camvid'].optim_wrapper.optimizer.lr == 5e-4
     assert configs['ade'].model.neck is None and configs['ade'].model.auxiliary_head is None
     assert configs['ade'].model.backbone.out_indices == (3,) and configs['ade'].model.backbone.out_norm == 'final'
     assert [configs[task].model.neck.out_channels for task in ('person', 'super12')] == [96, 48]

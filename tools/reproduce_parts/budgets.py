@@ -71,7 +71,7 @@ BUDGETS = {
         batch=64,
         dense=Dense((160, 208), 1000, 400),
         camvid=Tuning(250, 8, (128, 128), 101),
-        ade=Tuning(600, 8, (128, 128), 400, light=True),
+        ade=Tuning(400, 8, (128, 128), 400, light=True),
         super12=Tuning(400, 4, (192, 192), 218, light=True),
         person=Tuning(500, 4, (160, 160), 300, light=True),
         tasks=('probe', 'topk', 'dense', 'camvid'),

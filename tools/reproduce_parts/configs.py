@@ -17,6 +17,9 @@ PRETRAIN = DEMO / 'mixedae_vit-tiny-p16_crops-128.py'
 SEGMENTATION = DEMO / 'mixedae_vit-tiny-p16_upernet_label-maps.py'
 DETECTION = DEMO / 'mixedae_vit-tiny-p16_mask-rcnn_coco-format.py'
 LIGHT_CHANNELS = 48  # of pyramid and heads of a light detector
+# A linear head has most to learn: from MAE's weights (seed 0), ADE20K, 600 steps, mIoU is 2.1 at these rates; at 5e-4
+# for all it is 1.7, at 1e-3 with a layer decay of .75 it is 1.5.
+LINEAR_RATES = {'optimizer': {'lr': 3e-4}, 'paramwise_cfg': {'custom_keys': {'decode_head': {'lr_mult': 20.0}}}}
 NO_WORKERS = {'num_workers': 0, 'persistent_workers': False}  # a stage is one process on one core
 
 
@@ -89,7 +92,10 @@ def segmentation_config(data: Data, task: str, budget: Budget, seed: int, checkp
     head = {'num_classes': len(classes), 'ignore_index': ignored}
     extra: dict[str, Any] = {}
     if tuning.light:
-        extra = {'custom_imports': {'imports': ['mixedae', 'tools.reproduce_parts.linear_head']}}
+        extra = {
+            'custom_imports': {'imports': ['mixedae', 'tools.reproduce_parts.linear_head']},
+            'optim_wrapper': LINEAR_RATES,
+        }
         model = {
             'backbone': {**_backbone(budget, checkpoint, budget.blocks[-1:]), 'out_norm': 'final'},
             'neck': None,
