@@ -22,7 +22,7 @@ from tools.reproduce_parts.configs import (
 )
 from tools.reproduce_parts.data import CAMVID_UNLABELLED, Data
 from tools.reproduce_parts.running import Command, Stage, read_json, write_json
-from tools.reproduce_parts.variants import VARIANTS, kept_ratio, schedule
+from tools.reproduce_parts.variants import VARIANTS, schedule, topk_ratio
 from tools.stage_parts.commands import relative
 from tools.stage_parts.configs import write_config
 
@@ -60,8 +60,7 @@ class Plan:
             for variant in self.variants:
                 found.append(self.pretrain(variant, seed, int(lengths[variant]['iterations'])))
                 for task in self.tasks:
-                    fits = {'topk': variant in MIXING, 'kept': kept_ratio(VARIANTS[variant]) is not None}
-                    if fits.get(task, True):
+                    if task != 'topk' or variant in MIXING:
                         found.append(self.evaluation(task, variant, seed))
         return found
 
@@ -136,7 +135,7 @@ class Plan:
         )
         title = f'{task}: {VARIANTS[variant].title}, seed {seed}'
         if task in ('dense', 'kept'):
-            command = self._dense(weights, out, kept_ratio(VARIANTS[variant]) if task == 'kept' else None)
+            command = self._dense(weights, out, topk_ratio(VARIANTS[variant]) if task == 'kept' else None)
             return Stage(name, task, title, (Command(command),), (out,), folder, (pretrain,))
         if task in ('probe', 'topk'):
             command = getattr(self, f'_{task}')(self.work_dir / 'configs' / f'{pretrain}.py', weights, out)
@@ -183,10 +182,10 @@ class Plan:
             '--count', self.budget.topk_images, '--without-segments', '--name', 'model', '--out', out.parent,
         )  # fmt: skip
 
-    def _dense(self, weights: Path, out: Path, topk_ratio: float | None) -> tuple[str, ...]:
+    def _dense(self, weights: Path, out: Path, ratio: float | None) -> tuple[str, ...]:
         dense, segmentation = self.budget.dense, self.data.layout.segmentation
         ade = segmentation.train_images.parents[1]
-        kept = () if topk_ratio is None else ('--topk-ratio', topk_ratio)
+        kept = () if ratio is None else ('--topk-ratio', ratio)
         return self.part(
             'dense', weights, '--arch', json.dumps(self.budget.arch), '--img-size', self.budget.crop,
             '--size', *dense.size, '--count', dense.train_images, dense.val_images,

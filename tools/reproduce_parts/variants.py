@@ -67,11 +67,9 @@ def model_config(variant: Variant, budget: Budget) -> dict[str, Any]:
     return dict(type='mixedae.MixedAE', **common, **{k: v for k, v in variant.model.items() if k != 'type'})
 
 
-def kept_ratio(variant: Variant) -> float | None:
-    """K / L of the TopK attention that it is pre-trained with, for an encoder that keeps it; None if it has none."""
-    if not variant.trained or variant.model.get('type') == 'mixedae.MAE':
-        return None
-    return variant.model.get('topk_ratio', 0.25)
+def topk_ratio(variant: Variant) -> float:
+    """K / L for an encoder that is to attend by TopK after transfer: as it was pre-trained, 0.25 where it was not."""
+    return variant.model.get('topk_ratio') or 0.25
 
 
 def batch_size(variant: Variant, budget: Budget) -> int:
