@@ -12,6 +12,8 @@ DOCS = ROOT / 'docs'
 RESULTS = json.loads((DOCS / 'images' / 'results.json').read_text(encoding='utf-8'))
 COLUMNS = {
     'CamVid, fine-tuned': 'camvid_miou',
+    'ADE20K, fine-tuned': 'ade_miou',
+    'persons, box AP': 'person_box',
     'CamVid': 'dense_camvid',
     'ADE20K': 'dense_ade',
     'linear probe': 'linear_mean',
