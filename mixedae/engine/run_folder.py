@@ -35,7 +35,7 @@ def checkpoints_of_run(cfg: Config) -> list[Path]:
     found = [path for path in entries if any(re.fullmatch(name, path.name) for name in names)]
     last = last_named(folders[0])
     inside = last is not None and last.parent.resolve() in {folder.resolve() for folder in folders}
-    if inside and last not in found:
+    if inside and last.resolve() not in {path.resolve() for path in found}:
         found.append(last)
     return sorted((path for path in found if path.is_file()), key=lambda path: (path.stat().st_mtime_ns, path.name))
 

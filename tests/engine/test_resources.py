@@ -79,6 +79,9 @@ def test_activation_bytes__compiled_blocks(half):
     """What a block that went through PyTorch's compiler keeps."""
     model = build(reconstruction_weight=0.0)
     block, x = model.encoder.blocks[0], torch.randn(4, 65, 96, requires_grad=True)
+    # Autograd's first backward of a process decides on its threads; inside the compiler it would start some, and then
+    # no later test could train in a fork.
+    block(x).sum().backward()
     weights = {parameter.untyped_storage().data_ptr() for parameter in block.parameters()}
     kept = {}
 

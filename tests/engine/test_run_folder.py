@@ -40,7 +40,10 @@ def test_checkpoints_of_run__numbers_with_zeros_and_a_folder_elsewhere(tmp_path)
         fill(folder, ['step_000030{x}.pth', 'step_x.pth', 'keep.json'])
     hooks = dict(checkpoint=dict(filename_tmpl='step_{:06d}{{x}}.pth', out_dir=str(tmp_path / 'large')))
     cfg = config(run, default_hooks=hooks)
-    (run / 'last_checkpoint').write_text(str(elsewhere / 'step_000030{x}.pth'))
+    (run / 'last_checkpoint').write_text(str(elsewhere.parent / '..' / 'large' / 'a' / 'step_000030{x}.pth'))
+    (run / 'step_000030{x}.pth').rename(run / 'step_000029{x}.pth')
+    assert len(checkpoints_of_run(cfg)) == 2  # under two spellings one file
+    (run / 'step_000029{x}.pth').rename(run / 'step_000030{x}.pth')
     assert set(checkpoints_of_run(cfg)) == {folder / 'step_000030{x}.pth' for folder in (run, elsewhere)}
     with pytest.raises(FileExistsError, match='holds a run already'):
         check_new_run(cfg)

@@ -297,10 +297,10 @@ def test_plan__seed_by_seed_each_variant_with_its_evaluations(small_pack, tmp_pa
 
 def test_plan__topk_attention_as_it_was_trained_or_a_quarter(small_pack, tmp_path):
     variants = ('scratch', 'mae', 'naive', 'contrastive', 'mixedae', 'attention', 'wide')
-    stages = plan(small_pack, tmp_path, seeds=(0,), variants=variants, tasks=('dense', 'kept')).stages()
-    found = {stage.name: stage.commands[0].arguments for stage in stages if stage.kind in ('dense', 'kept')}
+    stages = plan(small_pack, tmp_path, seeds=(0,), variants=variants, tasks=('dense', 'dense_topk')).stages()
+    found = {stage.name: stage.commands[0].arguments for stage in stages if stage.kind in ('dense', 'dense_topk')}
     ratios = {name: a[a.index('--topk-ratio') + 1] for name, a in found.items() if '--topk-ratio' in a}
-    assert ratios == {f'kept_{name}_s0': '0.5' if name == 'wide' else '0.25' for name in variants}
+    assert ratios == {f'dense_topk_{name}_s0': '0.5' if name == 'wide' else '0.25' for name in variants}
     assert set(found) - set(ratios) == {f'dense_{name}_s0' for name in variants}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-TASKS = ('probe', 'topk', 'dense', 'kept', 'camvid', 'ade', 'super12', 'person')
+TASKS = ('probe', 'topk', 'dense', 'dense_topk', 'camvid', 'ade', 'super12', 'person')
 """Evaluations of a checkpoint: kNN and linear probe; TopK accuracy; linear heads on frozen patches; the same where the
 encoder attends by TopK, kept from pre-training or put in; fine-tuned mIoU on CamVid and ADE20K; fine-tuned box and mask
 AP of 12 classes, box AP of persons."""

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tools.reproduce_parts.running import write_json
+
 IGNORED = 255
 PIECES = 4  # a patch's label map is sampled at PIECES x PIECES points
 
@@ -172,8 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         found[name] = evaluate(extract, sets, int(classes), ignored == '0', int(ignored))
         print(f'{name}: mIoU {found[name]:.2f}', flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
+    write_json(args.out, found)
     return 0
 
 

@@ -134,8 +134,8 @@ class Plan:
             self.weights(variant, seed),
         )
         title = f'{task}: {VARIANTS[variant].title}, seed {seed}'
-        if task in ('dense', 'kept'):
-            command = self._dense(weights, out, topk_ratio(VARIANTS[variant]) if task == 'kept' else None)
+        if task in ('dense', 'dense_topk'):
+            command = self._dense(weights, out, topk_ratio(VARIANTS[variant]) if task == 'dense_topk' else None)
             return Stage(name, task, title, (Command(command),), (out,), folder, (pretrain,))
         if task in ('probe', 'topk'):
             command = getattr(self, f'_{task}')(self.work_dir / 'configs' / f'{pretrain}.py', weights, out)
@@ -185,12 +185,12 @@ class Plan:
     def _dense(self, weights: Path, out: Path, ratio: float | None) -> tuple[str, ...]:
         dense, segmentation = self.budget.dense, self.data.layout.segmentation
         ade = segmentation.train_images.parents[1]
-        kept = () if ratio is None else ('--topk-ratio', ratio)
+        attention = () if ratio is None else ('--topk-ratio', ratio)
         return self.part(
             'dense', weights, '--arch', json.dumps(self.budget.arch), '--img-size', self.budget.crop,
             '--size', *dense.size, '--count', dense.train_images, dense.val_images,
             '--set', 'camvid', self.data.camvid, len(self.data.camvid_classes()), CAMVID_UNLABELLED,
-            '--set', 'ade', ade, len(segmentation.classes), 0, *kept, '--out', out,
+            '--set', 'ade', ade, len(segmentation.classes), 0, *attention, '--out', out,
         )  # fmt: skip
 
     def limited(self, task: str, scenes: Scenes, count: int) -> Scenes:

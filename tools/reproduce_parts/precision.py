@@ -16,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools.reproduce_parts.running import write_json
+
 KINDS = {'bbox': 'box', 'segm': 'mask'}
 
 
@@ -60,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args(arguments)
     found = precision(args.annotations, args.prefix)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
+    write_json(args.out, found)
     print(json.dumps(found))
     return 0
 

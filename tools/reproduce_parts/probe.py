@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools.reproduce_parts.running import write_json
+
 
 def probe(config: Path, checkpoint: Path, folder: Path, counts: tuple[int, int]) -> dict[str, float]:
     """Accuracies in 0..1 of kNN and linear probe for both kinds of features."""
@@ -43,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--out', type=Path, required=True)
     args = parser.parse_args(arguments)
     found = probe(args.config, args.checkpoint, args.folder, tuple(args.count))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2) + '\n', encoding='utf-8')
+    write_json(args.out, found)
     print(json.dumps(found))
     return 0
 

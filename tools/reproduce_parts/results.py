@@ -76,10 +76,10 @@ def merge(published: dict[str, Any] | None, results: dict[str, Any], source: Pat
     if published is None:
         return results
     measured = {task for row in published['runs'] for task in row['seconds']}
-    free = {'tasks', *TASKS} - measured  # settings of what the page has no figures of may change
+    may_change = {'tasks', *TASKS} - measured  # settings of what the page has no figures of
     both = {**published['settings'], **results['settings']}
     unlike = [name for name in both if published['settings'].get(name) != results['settings'].get(name)]
-    if published['budget'] != results['budget'] or not free.issuperset(unlike):
+    if published['budget'] != results['budget'] or not may_change.issuperset(unlike):
         raise ValueError(
             f'{source} holds results of budget {published["budget"]} with other settings: take another folder for '
             f'--publish, or move {source.name} away to begin anew.'
@@ -153,7 +153,7 @@ def read_metrics(task: str, path: Path) -> dict[str, float]:
     content = read_json(path) or {}
     if task == 'probe':
         return {name: 100 * value for name, value in content.items()}
-    if task in ('dense', 'kept'):
+    if task in ('dense', 'dense_topk'):
         return {f'{task}_{name}': value for name, value in content.items()}
     if task == 'topk':
         found = {}

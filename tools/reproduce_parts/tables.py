@@ -25,14 +25,14 @@ MEASURES = {
     'knn_mean': 'kNN',
     'linear_cls': 'linear probe, [CLS]',
     'knn_cls': 'kNN, [CLS]',
-    'kept_camvid': 'CamVid mIoU, frozen, TopK attention',
-    'kept_ade': 'ADE20K mIoU, frozen, TopK attention',
+    'dense_topk_camvid': 'CamVid mIoU, frozen, TopK attention',
+    'dense_topk_ade': 'ADE20K mIoU, frozen, TopK attention',
     'topk_mean': 'TopK accuracy, all layers',
     'topk_last': 'TopK accuracy, last layer',
     'topk_content_mean': 'all layers, segments left out',
     'topk_content_last': 'last layer, segments left out',
 }
-TRANSFER = tuple(name for name in MEASURES if not name.startswith(('topk', 'kept', 'linear_cls', 'knn_cls')))
+TRANSFER = tuple(name for name in MEASURES if not name.startswith(('topk', 'dense_topk', 'linear_cls', 'knn_cls')))
 LOOKING_IN = tuple(name for name in MEASURES if name not in TRANSFER)
 NONE = '-'
 
